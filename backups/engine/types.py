@@ -1,0 +1,161 @@
+"""Plain values that every part of the engine hands around."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# A place in a server's history.  Opaque outside the engine that made it: JSON, compared for equality
+# to prove a chain, and by the engine's `at_or_before` to order it.
+# MySQL and MariaDB: {"server": uuid, "file": "binlog.000012", "pos": 1234, "file_id": str, "gtids": str | None}
+Position = Mapping[str, Any]
+
+ShouldStop = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Rows of one table that one transaction touched."""
+
+    schema: str
+    table: str
+    inserts: int = 0
+    updates: int = 0
+    deletes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What an index keeps of one transaction.
+
+    time_us: commit time, microseconds since the epoch, UTC, as recorded by the server.
+    identity: its GTID, or "file:position" of its first event where there is none.
+    offset, length: bytes in the decompressed slice.
+    ddl: text of its DDL and other statements (first 4,096 characters), empty for pure row changes.
+    xa: "" or "prepare X", "commit X", "rollback X" with X the branch's id as the server prints it.
+    """
+
+    time_us: int
+    identity: str
+    offset: int
+    length: int
+    changes: tuple[Change, ...] = ()
+    ddl: str = ""
+    xa: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DataRef:
+    """A data object and the hashes that prove it: SHA-256 of the whole, and of each BLOCK where it has several."""
+
+    key: str
+    size: int
+    sha256: str
+    blocks: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A whole number of transactions on the way into a slice; the seam between a server and slices.
+
+    payload: the slice file's bytes.  `end` and `transactions` are only right once it is used up: a chunk
+    that holds one huge transaction is never in memory as a whole.
+    exact_times: True where the server records commit times in microseconds.
+    """
+
+    start: Position
+    payload: Iterable[bytes]
+    end: Position = field(default_factory=dict)
+    transactions: list[Transaction] = field(default_factory=list)
+    exact_times: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SliceIndex:
+    """The commit marker of one slice, as read from the bucket.
+
+    previous: the index key of the slice before it in the timeline, "" for the first.
+    raw_size: bytes of the decompressed slice file.
+    """
+
+    key: str
+    timeline: str
+    level: int
+    sequence: int
+    previous: str
+    start: Position
+    end: Position
+    data: DataRef
+    raw_size: int
+    exact_times: bool
+    written_us: int
+    transactions: tuple[Transaction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of a preflight or probe."""
+
+    name: str
+    state: Literal["pass", "warn", "fail"]
+    message: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupPoint:
+    """A succeeded backup as plan and retention see it; view_us: when its read view was complete, UTC."""
+
+    id: str
+    timeline: str
+    position: Position
+    view_us: int
+    storage: str = ""
+    schedule: str = ""
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePoint:
+    """A slice as plan and retention see it: everything but its transactions.
+
+    first_us, last_us: smallest and largest recorded commit time in it (0 and 0 where it holds none).
+    """
+
+    key: str
+    timeline: str
+    level: int
+    sequence: int
+    previous: str
+    start: Position
+    end: Position
+    first_us: int
+    last_us: int
+    count: int
+    size: int
+    raw_size: int
+    exact_times: bool = True
+    storage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A resolved moment: the last transaction that is applied and the first that is not.
+
+    position: the exact place to stop after.  last is None where nothing after the backup is applied;
+    next is None where the log known so far ends there.
+    """
+
+    position: Position
+    last: Transaction | None
+    next: Transaction | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Proof of coverage: one backup and the gapless slices from it to the moment, in replay order."""
+
+    backup: BackupPoint
+    slices: tuple[SlicePoint, ...]
+    position: Position
