@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 # A place in a server's history.  Opaque outside the engine that made it: JSON, compared for equality
 # to prove a chain, and by the engine's `at_or_before` to order it.
 # MySQL and MariaDB: {"server": uuid, "file": "binlog.000012", "pos": 1234, "file_id": str, "gtids": str | None}
 Position = Mapping[str, Any]
-
-ShouldStop = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +157,29 @@ class Plan:
     backup: BackupPoint
     slices: tuple[SlicePoint, ...]
     position: Position
+
+
+class Run(Protocol):
+    """What a long run asks and tells; a Job, a command line or a test stands behind it."""
+
+    def should_stop(self) -> bool:
+        """True once the run is to end soon: raise Stopped at the next safe place (within seconds)."""
+
+    def progress(self, step: str, done: int = 0, total: int = 0, unit: str = "") -> None:
+        """Cheap to call often; the receiver writes at most once a second."""
+
+    def log(self, line: str) -> None:
+        """One sentence for the person who reads the run's log; no secrets."""
+
+
+class Quiet:
+    """A Run that nobody watches."""
+
+    def should_stop(self) -> bool:
+        return False
+
+    def progress(self, step: str, done: int = 0, total: int = 0, unit: str = "") -> None:
+        pass
+
+    def log(self, line: str) -> None:
+        pass
