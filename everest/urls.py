@@ -1,4 +1,21 @@
-from django.contrib import admin
-from django.urls import path
+"""Where every page lives."""
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from django.contrib import admin
+from django.contrib.auth import views as auth
+from django.urls import include, path
+
+from everest import views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("sign-in/", auth.LoginView.as_view(redirect_authenticated_user=True), name="sign-in"),
+    path("sign-out/", auth.LogoutView.as_view(), name="sign-out"),
+    path("password/", auth.PasswordChangeView.as_view(success_url="/preferences/"), name="password"),
+    path("preferences/", views.preferences, name="preferences"),
+    path("events/", views.events, name="events"),
+    path("health", views.health, name="health"),
+    path("settings/storages/", include("storages.urls")),
+    path("", include("backups.urls")),
+    path("admin/", admin.site.urls),
+]
+handler403 = "everest.views.forbidden"

@@ -1,8 +1,26 @@
 """Backup Storages: where bytes go."""
 
+from pathlib import Path
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
 
 from everest.secrets import SecretField
+from storages.stores import ObjectStore, ProbeResult, StoreConfig, open_store, probe
+
+
+def local_folder(path: str) -> Path:
+    """The absolute folder of a Local-folder storage; ValidationError where it is not below the root."""
+    if not settings.EVEREST_LOCAL_ROOT:
+        raise ValidationError("Local folders are switched off: EVEREST_LOCAL_ROOT is not set.")
+    root = Path(settings.EVEREST_LOCAL_ROOT).resolve()
+    folder = (root / path).resolve()
+    if folder == root or not folder.is_relative_to(root):
+        raise ValidationError(f"The folder must lie below {root}.")
+    return folder
 
 
 class BackupStorage(models.Model):
@@ -31,3 +49,74 @@ class BackupStorage(models.Model):
 
     def __str__(self):
         return self.name
+
+    def config(self) -> StoreConfig:
+        """Raise SecretLost where the keys cannot be decrypted any more."""
+        local = self.type == self.LOCAL
+        return StoreConfig(
+            type=self.type,
+            name=self.name,
+            bucket=str(local_folder(self.bucket)) if local else self.bucket,
+            region=self.region,
+            endpoint=self.endpoint,
+            access_key=self.secret("access_key"),
+            secret_key=self.secret("secret_key"),
+            verify_tls=self.verify_tls,
+            ca_certificate=self.ca_certificate,
+            path_style=self.path_style,
+            prefix=self.prefix,
+            conditional_put=self.conditional_put,
+        )
+
+    def secret(self, field) -> str:
+        """A fresh instance may still hold a plain string."""
+        return self._meta.get_field(field).to_python(getattr(self, field)).reveal()
+
+    def open_store(self) -> ObjectStore:
+        return open_store(self.config())
+
+    def probe(self) -> ProbeResult:
+        """Try every operation that backups need, within a time limit, and remember the outcome on this row.
+
+        Saves only where the row exists already: the page that adds a storage probes before it saves.
+        """
+        result = probe(self.config())
+        self.conditional_put = result.conditional_put
+        self.checked_at = timezone.now()
+        self.check_error = next((f"{step.name}: {step.message}" for step in result.steps if not step.ok), "")
+        if not self._state.adding:
+            self.save(update_fields=["conditional_put", "checked_at", "check_error"])
+        return result
+
+    def used_by(self) -> dict[str, list[str]]:
+        """What uses this storage: {database's name: ["backups", "schedules", ...]}.
+
+        storages knows nothing of backups, so it follows whatever relations point here.  The owner's few rows are
+        walked, never the many that point here.
+        """
+        users: dict[str, list[str]] = {}
+        for relation in self._meta.related_objects:
+            for name, kind in owners(relation, self):
+                users.setdefault(name, []).append(kind)
+        return {name: sorted(set(kinds)) for name, kinds in sorted(users.items())}
+
+    @property
+    def health(self) -> str:
+        if self.checked_at is None:
+            return "untested"
+        return "down" if self.check_error else "healthy"
+
+
+def owners(relation, storage):
+    """(owner's name, kind of use) of each owner of rows that point to this storage by this relation."""
+    model, here = relation.related_model, relation.field.name
+    link = next((name for name in ("database", "timeline") if has_field(model, name)), None)
+    if link is None:
+        return [(str(row), str(relation.field.verbose_name)) for row in model.objects.filter(**{here: storage})]
+    pointing = model.objects.filter(**{link: OuterRef("pk"), here: storage})
+    rows = model._meta.get_field(link).related_model.objects.filter(Exists(pointing))
+    return [(str(getattr(row, "database", row)), str(model._meta.verbose_name_plural)) for row in rows]
+
+
+def has_field(model, name) -> bool:
+    return any(field.name == name for field in model._meta.fields)

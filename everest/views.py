@@ -1,0 +1,65 @@
+"""Sign-in, preferences, events and health: pages that belong to no single app."""
+
+import zoneinfo
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.db.models import Q
+from django.http import JsonResponse
+from django.shortcuts import redirect, render
+
+from backups import queue
+from everest.forms import PreferencesForm
+from everest.models import Event
+from everest.people import VIEWER, needs, note
+
+PAGE = 100
+
+
+def workers_seen() -> bool:
+    return queue.workers_seen()
+
+
+def home(request):
+    return redirect("databases")
+
+
+def health(request):
+    """For monitoring: 200 while workers are at work, 503 when none was seen for three minutes."""
+    seen = workers_seen()
+    return JsonResponse({"workers": "seen" if seen else "not seen"}, status=200 if seen else 503)
+
+
+@login_required
+def preferences(request):
+    form = PreferencesForm(request.POST or None, instance=request.user)
+    if request.method == "POST" and form.is_valid():
+        form.save()
+        note(request, "changed preferences", f"user {request.user}", ", ".join(form.changed_data))
+        messages.success(request, "Saved.")
+        return redirect("preferences")
+    return render(request, "everest/preferences.html", {"form": form, "zones": sorted(zoneinfo.available_timezones())})
+
+
+@needs(VIEWER)
+def events(request):
+    words = request.GET.get("q", "").strip()
+    found = Event.objects.filter(matching(words))
+    page = Paginator(found, PAGE).get_page(request.GET.get("page"))
+    return render(request, "everest/events.html", {"page": page, "q": words})
+
+
+def matching(words) -> Q:
+    """Every word must occur somewhere in the line."""
+    found = Q()
+    for word in words.split():
+        found &= (
+            Q(who__icontains=word) | Q(action__icontains=word) | Q(subject__icontains=word)
+            | Q(detail__icontains=word) | Q(address__icontains=word)
+        )
+    return found
+
+
+def forbidden(request, exception=None):
+    return render(request, "403.html", {"reason": str(exception or "")}, status=403)

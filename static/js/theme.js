@@ -1,0 +1,9 @@
+// Runs before the page is painted: "auto" follows the system, and goes on following it.
+(function () {
+  const root = document.documentElement;
+  if (root.dataset.theme !== "auto") return;
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const apply = () => root.setAttribute("data-bs-theme", dark.matches ? "dark" : "light");
+  dark.addEventListener("change", apply);
+  apply();
+})();
