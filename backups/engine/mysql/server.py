@@ -1,0 +1,363 @@
+"""One server: how to reach it, what it is, and where its log stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pymysql
+from pymysql.constants import CR, ER
+
+from backups.engine.errors import EngineError, Refused, Transient
+from backups.engine.types import Position
+
+OLDEST = {"mysql": (8, 0), "mariadb": (10, 6)}
+NAMES = {"mysql": "MySQL", "mariadb": "MariaDB"}
+SYSTEM_SCHEMAS = ("information_schema", "mysql", "performance_schema", "sys", "ndbinfo")
+
+# Kept in the manifest and compared with a target; each exists on one flavour at least.
+SETTINGS = (
+    "auto_increment_increment", "auto_increment_offset", "binlog_checksum", "binlog_expire_logs_seconds",
+    "binlog_format", "binlog_row_image", "binlog_row_value_options", "binlog_transaction_compression",
+    "character_set_server", "collation_server", "default_storage_engine", "event_scheduler",
+    "expire_logs_days", "explicit_defaults_for_timestamp", "gtid_mode", "gtid_strict_mode", "hostname",
+    "innodb_flush_log_at_trx_commit", "innodb_native_foreign_keys", "innodb_page_size", "innodb_strict_mode",
+    "local_infile", "log_bin", "log_bin_trust_function_creators", "log_replica_updates", "log_slave_updates",
+    "lower_case_table_names", "max_allowed_packet", "port", "read_only", "server_id", "sql_mode",
+    "sql_generate_invisible_primary_key", "sql_require_primary_key", "super_read_only", "sync_binlog",
+    "system_time_zone", "time_zone", "version_comment",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """How to reach a server.  ca, client_certificate, client_key: PEM text, not file names.
+
+    tls: "verify" checks the certificate and the host's name in it (against `ca`, or the machine's own list
+    where that is empty), "required" encrypts without knowing whom it speaks to, "off" does not encrypt.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    tls: Literal["verify", "required", "off"] = "required"
+    ca: str = ""
+    client_certificate: str = ""
+    client_key: str = field(default="", repr=False)
+    unix_socket: str = ""
+
+    @property
+    def address(self) -> str:
+        return self.unix_socket or f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a server is.  gtid: transactions are found by GTID (always so on MariaDB)."""
+
+    flavour: Literal["mysql", "mariadb"]
+    version: tuple[int, ...]
+    version_text: str
+    server_uuid: str
+    gtid: bool
+    system_time_zone: str
+    settings: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return f"{NAMES[self.flavour]} {'.'.join(map(str, self.version))}"
+
+
+def quote(name: str) -> str:
+    """An identifier as SQL; the only place that does this."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def connect(config: ServerConfig, *, timeout: float = 10, **options: Any) -> pymysql.Connection[Any]:
+    """A session with utf8mb4, autocommit and an empty sql_mode; `options` go to pymysql.connect.
+
+    timeout: seconds for the connection and the sign-in; afterwards `read_timeout` counts (default: none).
+    Raises Refused where a setting must change, Transient where trying again may help.
+    """
+    read_timeout = options.pop("read_timeout", None)
+    settings = {"charset": "utf8mb4", "autocommit": True, "sql_mode": "", **_tls(config), **options}
+    try:
+        connection = pymysql.connect(
+            host=config.host,
+            port=config.port,
+            user=config.user,
+            password=config.password.encode(),
+            unix_socket=config.unix_socket or None,
+            connect_timeout=timeout,
+            read_timeout=timeout,
+            **settings,
+        )
+    except (pymysql.MySQLError, OSError, UnicodeError) as error:
+        raise _cannot_connect(config, error) from error
+    connection._read_timeout = read_timeout
+    _keep_alive(connection._sock)
+    return connection
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """A peer that vanished is noticed after about two minutes, though reads have no time limit."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if sock.family != socket.AF_UNIX and hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _tls(config: ServerConfig) -> dict[str, Any]:
+    if config.tls == "off" or config.unix_socket:
+        return {"ssl_disabled": True}
+    try:
+        context = _context(config)
+        if config.client_certificate:
+            _load_client_certificate(context, config)
+    except (ssl.SSLError, ValueError) as error:
+        raise Refused(
+            "The CA certificate, the client certificate or its key could not be read.",
+            next_step="Paste each as PEM text, from its BEGIN line to its END line; a key without a passphrase.",
+        ) from error
+    return {"ssl": context}
+
+
+def _context(config: ServerConfig) -> ssl.SSLContext:
+    if config.tls == "verify":
+        return ssl.create_default_context(cadata=config.ca or None)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _load_client_certificate(context: ssl.SSLContext, config: ServerConfig) -> None:
+    """Python's ssl reads these from files only: a private folder that is gone again at once."""
+    with tempfile.TemporaryDirectory(prefix="everest-") as folder:
+        path = os.path.join(folder, "client.pem")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{config.client_certificate}\n{config.client_key}\n")
+        context.load_cert_chain(path, password="")
+
+
+def _cannot_connect(config: ServerConfig, error: Exception) -> EngineError:
+    cause = getattr(error, "original_exception", error)
+    for kind, explain in _NETWORK:
+        if isinstance(cause, kind):
+            return explain(config, cause)
+    return _sign_in_failed(config, error)
+
+
+def _unknown_host(config: ServerConfig, error: Any) -> EngineError:
+    return Refused(
+        f"The host name {config.host} is not known.",
+        next_step="Check its spelling, and that this machine's name server knows it.",
+    )
+
+
+def _port_refused(config: ServerConfig, error: Any) -> EngineError:
+    return Transient(
+        f"Nothing answers at {config.address}: the connection was refused.",
+        next_step="Check the port, that the server runs, and that its bind_address lets this machine in.",
+    )
+
+
+def _no_answer(config: ServerConfig, error: Any) -> EngineError:
+    return Transient(
+        f"{config.address} did not answer in time.",
+        next_step="Check host and port, and that no firewall stands between this machine and the server.",
+    )
+
+
+def _untrusted(config: ServerConfig, error: Any) -> EngineError:
+    reason = getattr(error, "verify_message", "") or str(error)
+    return Refused(
+        f"The certificate of {config.address} is not trusted: {reason}.",
+        meaning="Nothing was sent to it.",
+        next_step="Give the CA certificate that signed it, and as host a name that the certificate holds; "
+        "or choose TLS 'required' to encrypt without checking whom Everest speaks to.",
+    )
+
+
+def _tls_failed(config: ServerConfig, error: Any) -> EngineError:
+    reason = getattr(error, "reason", "") or str(error)
+    return Refused(
+        f"TLS with {config.address} failed: {reason}.",
+        next_step="The server must speak TLS 1.2 or newer, and accept the client certificate where one is given.",
+    )
+
+
+def _network(config: ServerConfig, error: Any) -> EngineError:
+    return Transient(f"{config.address} cannot be reached: {error}.", next_step="Check the network, host and port.")
+
+
+_NETWORK: tuple[tuple[type[Exception], Callable[[ServerConfig, Any], EngineError]], ...] = (
+    (socket.gaierror, _unknown_host),
+    (ConnectionRefusedError, _port_refused),
+    (TimeoutError, _no_answer),
+    (ssl.SSLCertVerificationError, _untrusted),
+    (ssl.SSLError, _tls_failed),
+    (OSError, _network),
+)
+
+
+def _sign_in_failed(config: ServerConfig, error: Exception) -> EngineError:
+    code, text = error_code(error), error_text(error)
+    if code in (ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, 1698):
+        return Refused(
+            f"{config.address} does not accept user {config.user} with this password.",
+            next_step="Check user and password, and that the account exists for the host Everest connects from.",
+        )
+    if code in (1130, 1862, 1820, 3118, 4151):
+        return Refused(f"{config.address} does not let user {config.user} in: {text}.")
+    if code in (3159, 3170):
+        return Refused(
+            f"{config.address} lets user {config.user} in over TLS only.",
+            next_step="Set TLS to 'required' or 'verify'.",
+        )
+    if code == CR.CR_SSL_CONNECTION_ERROR:
+        return Refused(
+            f"{config.address} does not offer TLS.",
+            next_step="Give the server a certificate (ssl_cert, ssl_key), or set TLS to 'off' on a network you trust.",
+        )
+    if code in (CR.CR_SERVER_LOST, CR.CR_SERVER_GONE_ERROR):
+        if "timed out" in text:
+            return _no_answer(config, error)
+        return Transient(
+            f"{config.address} ended the connection before signing in.",
+            next_step="Check that this is the port of a MySQL or MariaDB server, and that it is not just starting.",
+        )
+    return Transient(f"{config.address} did not let Everest in: {text}.")
+
+
+def error_code(error: Exception) -> int:
+    return error.args[0] if error.args and isinstance(error.args[0], int) else 0
+
+
+def error_text(error: Exception) -> str:
+    return str(error.args[1] if len(error.args) > 1 else error).rstrip(".")
+
+
+BROKEN = (CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, ER.SERVER_SHUTDOWN, 1077, 1080, 1317, 1927, 0)
+BUSY = (ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.CON_COUNT_ERROR, 1041, 1203, 3024, 1969)
+DENIED = (1044, 1045, 1142, 1143, 1227, 1370, 1401, 1419, 1698, 3619)
+
+
+def explain(error: Exception, doing: str) -> EngineError:
+    """The server's error as a sentence: "<doing> failed: ...".  Transient where trying again may help."""
+    code, text = error_code(error), error_text(error)
+    if isinstance(error, EngineError):
+        return error
+    if code in BROKEN or isinstance(error, OSError):
+        return Transient(f"{doing} failed: the connection to the server broke ({text or 'closed'}).")
+    if code in BUSY:
+        return Transient(f"{doing} failed: {text} (error {code}).")
+    if code in DENIED:
+        return Refused(
+            f"{doing} was not allowed: {text} (error {code}).",
+            next_step="Run the GRANT statements that the database's check lists for this account.",
+        )
+    return Refused(f"{doing} failed: {text} (error {code}).")
+
+
+def flavour_of(connection: pymysql.Connection[Any]) -> Literal["mysql", "mariadb"]:
+    return "mariadb" if "mariadb" in connection.get_server_info().lower() else "mysql"
+
+
+def version_of(connection: pymysql.Connection[Any]) -> tuple[int, ...]:
+    """(9, 7, 4); MariaDB's greeting hides its own behind "5.5.5-"."""
+    text = connection.get_server_info().removeprefix("5.5.5-")
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return tuple(int(part) for part in found.groups("0")) if found else (0, 0, 0)
+
+
+def identify(connection: pymysql.Connection[Any]) -> Identity:
+    """What the server is; raises Refused where it is older than what Everest knows."""
+    flavour, version = flavour_of(connection), version_of(connection)
+    if version < OLDEST[flavour]:
+        oldest = ".".join(map(str, OLDEST[flavour]))
+        raise Refused(
+            f"This server is {NAMES[flavour]} {'.'.join(map(str, version))}.",
+            meaning=f"Everest needs {NAMES[flavour]} {oldest} or newer.",
+            next_step="Upgrade the server.",
+        )
+    settings = variables(connection, SETTINGS)
+    return Identity(
+        flavour,
+        version,
+        connection.get_server_info().removeprefix("5.5.5-"),
+        _server_uuid(connection, flavour),
+        flavour == "mariadb" or settings.get("gtid_mode") == "ON",
+        settings.get("system_time_zone", ""),
+        settings,
+    )
+
+
+def _server_uuid(connection: pymysql.Connection[Any], flavour: str) -> str:
+    if flavour == "mysql":
+        return str(value(connection, "SELECT @@server_uuid"))
+    uid = variables(connection, ("server_uid",)).get("server_uid")
+    return uid or str(value(connection, "SELECT CONCAT_WS(':', @@hostname, @@port, @@datadir)"))
+
+
+def rows(connection: pymysql.Connection[Any], sql: str, parameters: Any = None) -> tuple[tuple[Any, ...], ...]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return tuple(cursor.fetchall())
+
+
+def value(connection: pymysql.Connection[Any], sql: str, parameters: Any = None) -> Any:
+    """The first column of the first row, None where there is no row."""
+    found = rows(connection, sql, parameters)
+    return found[0][0] if found else None
+
+
+def variables(connection: pymysql.Connection[Any], names: tuple[str, ...]) -> dict[str, str]:
+    """Global settings by name; one that this server does not have is left out."""
+    return dict(rows(connection, "SHOW GLOBAL VARIABLES WHERE Variable_name IN %s", (names,)))
+
+
+def current_position(connection: pymysql.Connection[Any]) -> Position:
+    """Where the server's binlog ends now; exact under a lock, a moment's truth without one.
+
+    Raises Refused where the binlog is off.
+    """
+    position = _position(connection)
+    for _ in range(5):
+        # File and GTIDs are not read as one: two equal answers in a row belong together.
+        again = _position(connection)
+        if again == position:
+            break
+        position = again
+    return position
+
+
+def _position(connection: pymysql.Connection[Any]) -> dict[str, Any]:
+    flavour, new_name = flavour_of(connection), version_of(connection) >= (8, 2)
+    statement = "SHOW BINARY LOG STATUS" if flavour == "mysql" and new_name else "SHOW MASTER STATUS"
+    found = rows(connection, statement)
+    if not found:
+        raise Refused(
+            "The server writes no binary log.",
+            meaning="Without it there is no exact position for a backup, and no recovery to a moment.",
+            next_step="Set log_bin and server_id in the server's configuration and restart it.",
+        )
+    gtids: str | None
+    if flavour == "mariadb":
+        gtids = str(value(connection, "SELECT @@global.gtid_binlog_pos"))
+    else:
+        gtids = str(found[0][4]).replace("\n", "") if value(connection, "SELECT @@gtid_mode") == "ON" else None
+    return {
+        "server": _server_uuid(connection, flavour),
+        "file": str(found[0][0]),
+        "pos": int(found[0][1]),
+        "file_id": "",
+        "gtids": gtids,
+    }
