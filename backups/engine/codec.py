@@ -1,0 +1,95 @@
+"""The envelope of every record (index, manifest, database.json): a clear header line, a body, a hash line.
+
+    {"everest":1,"kind":"slice","features":[],"codec":"json+zstd","key":null}\\n
+    <body>\\n
+    <64 hex digits: SHA-256 of all bytes before this line>\\n
+
+The hash line is the same in every version, so damage is told from novelty: a reader says Corrupt where the
+hash is wrong, and only then Refused where the header names something it does not know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import zstandard
+
+from backups.engine.errors import Corrupt, Refused
+
+VERSION = 1
+FEATURES: frozenset[str] = frozenset()
+HASH_LINE = 65
+LARGEST_BODY = 1 << 30
+
+
+def seal(kind: str, body: Any, compress: bool) -> bytes:
+    """A record's bytes; the same body always gives the same bytes.  compress: for bodies that only programs read."""
+    codec = "json+zstd" if compress else "json"
+    header = {"everest": VERSION, "kind": kind, "features": [], "codec": codec, "key": None}
+    data = b"%b\n%b\n" % (_json(header), _encode(body, codec))
+    return data + hashlib.sha256(data).hexdigest().encode() + b"\n"
+
+
+def unseal(data: bytes, kind: str, name: str = "A record") -> Any:
+    """The body of a record.
+
+    name: what the error calls it.
+    Raises Corrupt for damaged bytes or another kind, Refused for what a newer Everest wrote.
+    """
+    if hashlib.sha256(data[:-HASH_LINE]).hexdigest().encode() + b"\n" != data[-HASH_LINE:]:
+        raise _corrupt(name, "its bytes do not give its own hash")
+    header_line, _, rest = data[:-HASH_LINE].partition(b"\n")
+    codec = _read_header(header_line, kind, name)
+    return _decode(rest[:-1], codec, name)
+
+
+def _read_header(line: bytes, kind: str, name: str) -> str:
+    try:
+        header = json.loads(line)
+        version, features, codec = header["everest"], frozenset(header["features"]), header["codec"]
+        found, key = header["kind"], header["key"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _corrupt(name, "its header cannot be read") from error
+    unknown = sorted(map(str, features - FEATURES))
+    if version != VERSION or unknown or codec not in ("json", "json+zstd"):
+        raise Refused(
+            f"{name} was written in format {version} with features {unknown} and codec {codec}.",
+            meaning="This Everest does not know them, so it will not guess; the data is not damaged.",
+            next_step="Update Everest to the version that wrote it, or a newer one.",
+        )
+    if key is not None:
+        raise Refused(f"{name} is encrypted with key {key}.", next_step="Use an Everest that has this key.")
+    if found != kind:
+        raise _corrupt(name, f"it is a {found}, not a {kind}")
+    return str(codec)
+
+
+def _encode(body: Any, codec: str) -> bytes:
+    if codec == "json":
+        return json.dumps(body, indent=1, allow_nan=False).encode()
+    return zstandard.ZstdCompressor(level=3).compress(_json(body))
+
+
+def _decode(body: bytes, codec: str, name: str) -> Any:
+    try:
+        if codec == "json+zstd":
+            if zstandard.frame_content_size(body) > LARGEST_BODY:
+                raise ValueError("too large")
+            body = zstandard.ZstdDecompressor().decompress(body, allow_extra_data=False)
+        return json.loads(body)
+    except (ValueError, zstandard.ZstdError) as error:
+        raise _corrupt(name, "its body cannot be decoded") from error
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _corrupt(name: str, why: str) -> Corrupt:
+    return Corrupt(
+        f"{name} is damaged: {why}.",
+        meaning="What depends on it cannot be trusted and is not used.",
+        next_step="Run verify to see what else is affected; put the object back from a copy of the bucket, if any.",
+    )
