@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from everest.demo import ceph as gateway
 from everest.demo import s3 as emulator
 from everest.demo import servers as demo
 from everest.demo.servers import Installation, Server
@@ -88,6 +89,14 @@ def mariadb_target(server: Any) -> Server:
 def s3() -> Iterator[emulator.S3]:
     """The S3 emulator: endpoint, region, access_key, secret_key, new_bucket(), client()."""
     running = emulator.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway.Ceph]:
+    """Ceph's S3 gateway: the same shape as `s3`, and start_gateway(), kill_gateway()."""
+    running = gateway.start(tmp_path_factory.mktemp("ceph"))
     yield running
     running.stop()
 

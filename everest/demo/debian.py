@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-MIRROR = "http://deb.debian.org/debian"
 USELESS = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/perl", "usr/lib/x86_64-linux-gnu/perl")
 
 
@@ -72,18 +71,28 @@ def _fetch(root: Path, packages: Sequence[str], say: Callable[[str], object]) ->
             subprocess.run(["dpkg-deb", "-x", str(deb), str(work / "root")], check=True)
     except subprocess.CalledProcessError as error:
         why = (error.stderr or "").strip() or f"{error.cmd[0]} ended with {error.returncode}"
-        raise Unavailable(f"{', '.join(packages)} could not be fetched from {MIRROR}: {why}") from error
+        raise Unavailable(f"{', '.join(packages)} could not be fetched: {why}") from error
     for folder in USELESS:
         shutil.rmtree(work / "root" / folder, ignore_errors=True)
     (work / "root").rename(root)
     shutil.rmtree(work)
 
 
+def _mirror() -> str:
+    """The mirror that this machine's apt already uses."""
+    argv = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"]
+    found = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+    mirrors = [uri for uri in found if "security" not in uri]
+    if not mirrors:
+        raise Unavailable("apt knows no mirror of Debian. Run `apt-get update` once, then try again.")
+    return mirrors[0]
+
+
 def _download(work: Path, packages: Sequence[str]) -> list[Path]:
     for folder in ("state/lists/partial", "cache/archives/partial"):
         (work / folder).mkdir(parents=True)
     (work / "status").touch()
-    (work / "sources.list").write_text(f"deb {MIRROR} sid main\n")
+    (work / "sources.list").write_text(f"deb {_mirror()} sid main\n")
     settings = {
         "Dir::State": work / "state",
         "Dir::State::status": work / "status",
