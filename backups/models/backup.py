@@ -1,0 +1,203 @@
+"""Backups and slices: rows that describe objects in a bucket."""
+
+import uuid
+from dataclasses import asdict
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.utils import timezone
+
+from backups.engine.types import BackupPoint, SlicePoint
+from backups.models.job import Job
+from backups.models.timeline import from_us, to_us
+from storages.models import BackupStorage
+
+
+class Backup(models.Model):
+    PENDING, RUNNING, SUCCEEDED, FAILED, DELETING, CANCELLED = (
+        "pending", "running", "succeeded", "failed", "deleting", "cancelled",
+    )  # fmt: skip
+    STATES = [
+        (PENDING, "Pending"),
+        (RUNNING, "In progress"),
+        (SUCCEEDED, "Succeeded"),
+        (FAILED, "Failed"),
+        (DELETING, "Deleting"),
+        (CANCELLED, "Cancelled"),
+    ]
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    database = models.ForeignKey("backups.Database", on_delete=models.CASCADE, related_name="backups")
+    timeline = models.ForeignKey(
+        "backups.Timeline", null=True, blank=True, on_delete=models.PROTECT, related_name="backups"
+    )
+    storage = models.ForeignKey(BackupStorage, on_delete=models.PROTECT, related_name="backups")
+    schedule = models.ForeignKey(
+        "backups.Schedule", null=True, blank=True, on_delete=models.SET_NULL, related_name="backups"
+    )
+    name = models.CharField(max_length=64)
+    state = models.CharField(max_length=12, choices=STATES, default=PENDING)
+    error = models.TextField(blank=True)
+    pinned = models.BooleanField(default=False)
+    manifest_key = models.CharField(max_length=255, blank=True)
+    position = models.JSONField(null=True, blank=True)
+    view_at = models.DateTimeField("Consistent at", null=True, blank=True)
+    size = models.BigIntegerField(default=0)
+    rows = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [models.UniqueConstraint(fields=["database", "name"], name="backup_names_differ")]
+
+    def __str__(self):
+        return self.name
+
+    @property
+    def job(self):
+        """The newest Job that worked on it."""
+        return self.jobs.order_by("pk").last()
+
+    def point(self):
+        return BackupPoint(
+            id=str(self.pk),
+            timeline=str(self.timeline_id),
+            position=self.position,
+            view_us=to_us(self.view_at),
+            storage=self.storage.name,
+            schedule=str(self.schedule_id or ""),
+            pinned=self.pinned,
+        )
+
+    def take_over(self, manifest, key):
+        """Describe what the manifest in the bucket holds."""
+        self.manifest_key, self.position, self.view_at = key, dict(manifest.position), from_us(manifest.view_us)
+        self.size, self.rows = manifest.size, manifest.rows
+        self.started_at, self.finished_at = from_us(manifest.started_us), from_us(manifest.finished_us)
+        self.state, self.error = self.SUCCEEDED, ""
+        self.save()
+
+    def settle(self, state, error):
+        """Its Job is over without success."""
+        Backup.objects.filter(pk=self.pk, state__in=[self.PENDING, self.RUNNING]).update(
+            state=state, error=error, finished_at=timezone.now()
+        )
+
+    def cancel(self, who=""):
+        job = self.jobs.filter(kind=Job.BACKUP, state__in=Job.OPEN).first()
+        return bool(job and job.cancel(who))
+
+    def request_verify(self, who=""):
+        return self.database.verify(who, backup=self)
+
+    def request_delete(self, who=""):
+        """Mark it, so that nothing is restored from it any more; a Job then deletes its objects."""
+        if self.pinned:
+            raise ValidationError(f"{self} is pinned. Remove the pin first.")
+        if self.state in (self.PENDING, self.RUNNING):
+            raise ValidationError(f"{self} is not finished. Cancel it first.")
+        if self.restores.filter(state__in=["pending", "running"]).exists():
+            raise ValidationError(f"{self} is being restored. Wait for the restore, or cancel it.")
+        with transaction.atomic():
+            if not Backup.objects.filter(pk=self.pk).exclude(state=self.DELETING).update(state=self.DELETING):
+                raise ValidationError(f"{self} is being deleted already.")
+            self.refresh_from_db()
+            return Job.enqueue(Job.DELETE, who=who, database=self.database, backup=self)
+
+    def manifest(self):
+        """What the bucket says, as plain values; raises EngineError or StoreError."""
+        archive = self.database.archive(self.storage)
+        return asdict(archive.read_manifest(str(self.timeline_id), str(self.pk)))
+
+    def losses(self):
+        """What can no longer be restored once it is deleted, one sentence a range."""
+        from backups.engine import plan
+
+        if self.state != self.SUCCEEDED or self.timeline is None:
+            return []
+        slices, points = self.timeline.slice_points(), self.timeline.backup_points()
+        order = self.database.module.at_or_before
+        before = plan.ranges(points, slices, order)
+        after = plan.ranges([point for point in points if point.id != str(self.pk)], slices, order)
+        kept = {(span.first_us, span.last_us) for span in after}
+        lost = [span for span in before if (span.first_us, span.last_us) not in kept]
+        return [self._loss(span, after) for span in lost]
+
+    def _loss(self, span, after):
+        rest = [one for one in after if span.first_us < one.first_us <= span.last_us]
+        end = rest[0].first_us if rest else span.last_us
+        if span.first_us == end:
+            return f"The moment of this backup, {from_us(end):%Y-%m-%d %H:%M:%S} UTC."
+        return f"Every moment from {from_us(span.first_us):%Y-%m-%d %H:%M:%S} to {from_us(end):%Y-%m-%d %H:%M:%S} UTC."
+
+
+class Slice(models.Model):
+    """One slice as its index in the bucket describes it; rebuilt from there by `catalog`."""
+
+    timeline = models.ForeignKey("backups.Timeline", on_delete=models.CASCADE, related_name="slices")
+    storage = models.ForeignKey(BackupStorage, on_delete=models.PROTECT, related_name="slices")
+    key = models.CharField(max_length=255)
+    level = models.PositiveSmallIntegerField(default=0)
+    sequence = models.BigIntegerField()
+    previous = models.CharField(max_length=255, blank=True)
+    start = models.JSONField()
+    end = models.JSONField()
+    first_us = models.BigIntegerField(default=0)
+    last_us = models.BigIntegerField(default=0)
+    count = models.PositiveIntegerField(default=0)
+    size = models.BigIntegerField(default=0)
+    raw_size = models.BigIntegerField(default=0)
+    exact_times = models.BooleanField(default=True)
+    written_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["timeline", "level", "sequence"]
+        constraints = [models.UniqueConstraint(fields=["timeline", "level", "sequence"], name="one_slice_a_sequence")]
+        indexes = [models.Index(fields=["timeline", "level", "last_us"])]
+
+    def __str__(self):
+        return self.key
+
+    @classmethod
+    def record(cls, timeline, storage, index):
+        """The row of one index; recording it twice changes nothing."""
+        times = [one.time_us for one in index.transactions]
+        return cls.objects.update_or_create(
+            timeline=timeline,
+            level=index.level,
+            sequence=index.sequence,
+            defaults={
+                "storage": storage,
+                "key": index.key,
+                "previous": index.previous,
+                "start": dict(index.start),
+                "end": dict(index.end),
+                "first_us": min(times, default=0),
+                "last_us": max(times, default=0),
+                "count": len(times),
+                "size": index.data.size,
+                "raw_size": index.raw_size,
+                "exact_times": index.exact_times,
+                "written_at": from_us(index.written_us),
+            },
+        )[0]
+
+    def point(self):
+        return SlicePoint(
+            key=self.key,
+            timeline=str(self.timeline_id),
+            level=self.level,
+            sequence=self.sequence,
+            previous=self.previous,
+            start=self.start,
+            end=self.end,
+            first_us=self.first_us,
+            last_us=self.last_us,
+            count=self.count,
+            size=self.size,
+            raw_size=self.raw_size,
+            exact_times=self.exact_times,
+            storage=self.storage.name,
+        )

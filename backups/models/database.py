@@ -1,0 +1,256 @@
+"""Registered servers."""
+
+import secrets
+import string
+import uuid
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.utils import timezone
+
+from backups.engine import engine
+from backups.engine.errors import EngineError
+from backups.models.backup import Backup
+from backups.models.job import Job
+from backups.models.timeline import Recoverable, Timeline, to_us
+from everest.secrets import SecretField, SecretLost
+from storages.models import BackupStorage
+
+
+class Database(models.Model):
+    """A registered server, with its account and TLS settings."""
+
+    UP, DOWN, RESTORING, UNKNOWN = "up", "down", "restoring", "unknown"
+    VERIFY, REQUIRED, OFF = "verify", "required", "off"
+    TLS = [(VERIFY, "Verify with CA"), (REQUIRED, "Required"), (OFF, "Off")]
+    SEEN = ["flavour", "version", "server_uuid", "status", "status_detail", "checked_at", "checks"]
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=64, unique=True)
+    engine = models.CharField(max_length=16, default="mysql", editable=False)
+    host = models.CharField(max_length=255)
+    port = models.PositiveIntegerField(default=3306)
+    user = models.CharField(max_length=80)
+    password = SecretField(blank=True, default="")
+    tls = models.CharField("TLS", max_length=8, default=REQUIRED, choices=TLS)
+    ca_certificate = models.TextField("CA certificate", blank=True)
+    client_certificate = models.TextField(blank=True)
+    client_key = SecretField(blank=True, default="")
+
+    # Seen at the last check; for display and for refusing an unrelated server.
+    flavour = models.CharField(max_length=16, blank=True, editable=False)
+    version = models.CharField(max_length=64, blank=True, editable=False)
+    server_uuid = models.CharField(max_length=255, blank=True, editable=False)
+    status = models.CharField(max_length=12, default=UNKNOWN, editable=False)
+    status_detail = models.TextField(blank=True, editable=False)
+    checked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    checks = models.JSONField(default=list, blank=True, editable=False)
+
+    # Point-in-time recovery.
+    pitr = models.BooleanField("Point-in-time recovery", default=False)
+    pitr_storage = models.ForeignKey(
+        BackupStorage, null=True, blank=True, on_delete=models.PROTECT, related_name="pitr_databases"
+    )
+    pitr_interval = models.PositiveIntegerField("Upload interval, seconds", default=60)
+    production_hours = models.CharField(max_length=64, blank=True)
+
+    # The ship lease: claimed by a conditional UPDATE; the bucket, not this row, says where shipping stands.
+    ship_owner = models.CharField(max_length=64, blank=True, editable=False)
+    ship_lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+    ship_position = models.JSONField(null=True, blank=True, editable=False)
+    ship_error = models.TextField(blank=True, editable=False)
+    ship_error_since = models.DateTimeField(null=True, blank=True, editable=False)
+    ship_failures = models.PositiveIntegerField(default=0, editable=False, help_text="Runs in a row that failed")
+    ship_retry_at = models.DateTimeField(null=True, blank=True, editable=False)
+    caught_up_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="The server's position equalled the last slice's end then"
+    )
+
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self):
+        return self.name
+
+    # -- the server
+
+    @property
+    def module(self):
+        """The engine's functions for this kind of server."""
+        return engine(self.engine)
+
+    def secret(self, field):
+        """A fresh instance may still hold a plain string."""
+        return self._meta.get_field(field).to_python(getattr(self, field)).reveal()
+
+    def config(self):
+        """Raise SecretLost where the password cannot be decrypted any more."""
+        local = self.host.startswith("/")
+        return self.module.ServerConfig(
+            host="localhost" if local else self.host,
+            port=self.port,
+            user=self.user,
+            password=self.secret("password"),
+            tls=self.tls,
+            ca=self.ca_certificate,
+            client_certificate=self.client_certificate,
+            client_key=self.secret("client_key"),
+            unix_socket=self.host if local else "",
+        )
+
+    def identify(self):
+        """Who answers there now, and where its log ends; raises EngineError."""
+        connection = self.module.connect(self.config(), read_timeout=20)
+        try:
+            return self.module.identify(connection), self.module.current_position(connection)
+        finally:
+            connection.close()
+
+    def preflight(self):
+        """Ask the server what a source must be; fills what was seen, saves nothing, never raises for a bad server."""
+        self.checked_at = timezone.now()
+        try:
+            connection = self.module.connect(self.config(), read_timeout=20)
+            try:
+                identity = self.module.identify(connection)
+            finally:
+                connection.close()
+            checks = self.module.preflight_source(self.config())
+        except (EngineError, SecretLost) as error:
+            self.status, self.status_detail = self.DOWN, str(error)
+            self.checks = [{"name": "reachable", "state": "fail", "message": str(error), "fix": ""}]
+        else:
+            self.flavour, self.version, self.server_uuid = identity.flavour, identity.version_text, identity.server_uuid
+            self.status, self.status_detail = self.UP, ""
+            self.checks = [
+                {"name": one.name, "state": one.state, "message": one.message, "fix": one.fix} for one in checks
+            ]
+        return self.checks
+
+    def check(self):
+        """As preflight, and remember it."""
+        checks = self.preflight()
+        if self.restores_into.filter(state="running").exists():
+            self.status = self.RESTORING
+        self.save(update_fields=self.SEEN)
+        return checks
+
+    # -- backups
+
+    def default_backup_name(self):
+        letters = string.ascii_lowercase + string.digits
+        while True:
+            name = "backup-" + "".join(secrets.choice(letters) for _ in range(3))
+            if not self.backups.filter(name=name).exists():
+                return name
+
+    def backup_now(self, name="", storage=None, who="", schedule=None, ring=True):
+        """Put a backup into the queue; ValidationError where its name is taken or there is no storage."""
+        storage = storage or self.pitr_storage or BackupStorage.objects.order_by("created_at").first()
+        if storage is None:
+            raise ValidationError("There is no Backup Storage yet: add one under Settings > Backup Storages.")
+        if name and self.backups.filter(name=name).exists():
+            raise ValidationError(f"{self} already has a backup named {name}.")
+        if schedule is not None:
+            name = f"{schedule.name[:45]}-{timezone.now():%Y%m%d-%H%M%S}"
+        with transaction.atomic():
+            backup = Backup.objects.create(
+                database=self, storage=storage, schedule=schedule, name=name or self.default_backup_name()
+            )
+            Job.enqueue(Job.BACKUP, who=who, ring=ring, database=self, backup=backup)
+        return backup
+
+    def verify(self, who="", ring=True, backup=None):
+        """Re-read what is stored and prove it: one backup, or the newest timeline with all its slices."""
+        return Job.enqueue(Job.VERIFY, who=who, ring=ring, database=self, backup=backup)
+
+    # -- point-in-time recovery
+
+    def set_pitr(self, on, storage=None, interval=None, who=""):
+        """Shipping begins with the first backup that is started from now on, or at the newest one there is."""
+        storage = storage or self.pitr_storage
+        if on and storage is None:
+            raise ValidationError("Choose the Backup Storage that slices are shipped to.")
+        if interval is not None and interval < 1:
+            raise ValidationError("The upload interval is at least 1 second.")
+        self.pitr, self.pitr_storage, self.pitr_interval = on, storage, interval or self.pitr_interval
+        self.ship_error, self.ship_error_since, self.ship_failures, self.ship_retry_at = "", None, 0, None
+        fields = ["pitr", "pitr_storage", "pitr_interval"]
+        self.save(update_fields=[*fields, "ship_error", "ship_error_since", "ship_failures", "ship_retry_at"])
+        self.describe_soon()
+
+    @property
+    def open_timeline(self) -> Timeline | None:
+        return self.timelines.filter(ended_at=None).first()
+
+    def ranges(self) -> list[Recoverable]:
+        """What can be restored, oldest first, from catalogue rows alone."""
+        from backups.engine import plan
+
+        found = []
+        for timeline in self.timelines.order_by("number"):
+            spans = plan.ranges(timeline.backup_points(), timeline.slice_points(), self.module.at_or_before)
+            mine = [Recoverable(timeline, span.first_us, span.last_us) for span in spans]
+            if mine and timeline.ended_at is None and timeline.slices.exists() | bool(timeline.start_position):
+                mine[-1] = self._live(mine[-1])
+            found += mine
+        return found
+
+    def _live(self, span):
+        """The newest span of an open timeline: nothing happened after its last slice until caught_up_at."""
+        if not self.pitr or self.caught_up_at is None:
+            return span
+        return Recoverable(span.timeline, span.first_us, max(span.last_us, to_us(self.caught_up_at)), live=True)
+
+    def recoverable_to(self):
+        ranges = self.ranges()
+        return ranges[-1].last if ranges else None
+
+    def gap(self) -> Timeline | None:
+        """The timeline that ended in a gap which no later backup has mended yet."""
+        last = self.timelines.filter(end_reason__in=[Timeline.GAP, Timeline.FORK]).order_by("number").last()
+        if last is None or self.backups.filter(timeline__number__gt=last.number, state=Backup.SUCCEEDED).exists():
+            return None
+        return last
+
+    # -- the bucket
+
+    def archive(self, storage):
+        from backups.engine.archive import Archive
+
+        return Archive(storage.open_store(), str(self.pk))
+
+    def archives(self):
+        """One a storage, by its name, for every storage that holds something of this database."""
+        storages = BackupStorage.objects.filter(
+            models.Q(backups__database=self) | models.Q(slices__timeline__database=self) | models.Q(pitr_databases=self)
+        ).distinct()
+        return {storage.name: self.archive(storage) for storage in storages}
+
+    def describe_soon(self):
+        """Let a worker rewrite database.json, which holds what cannot be derived from other objects."""
+        if not self.jobs.filter(kind=Job.CHECK, state=Job.PENDING).exists():
+            Job.enqueue(Job.CHECK, database=self)
+
+    def remove(self, keep_data=True, who=""):
+        """Forget it; its stored data stays unless told otherwise, then a Job deletes that first."""
+        if self.jobs.filter(state__in=Job.OPEN).exclude(kind=Job.CHECK).exists():
+            raise ValidationError(f"{self} has work in progress. Cancel it first.")
+        if not keep_data:
+            Database.objects.filter(pk=self.pk).update(pitr=False)
+            self.schedules.update(active=False)
+            return Job.enqueue(Job.DELETE, who=who, database=self, arguments={"whole": True})
+        self.forget()
+        return None
+
+    def forget(self):
+        """Delete every row; Django's PROTECT between them asks for this order."""
+        with transaction.atomic():
+            self.restores.all().delete()
+            self.restores_into.all().delete()
+            self.jobs.all().delete()
+            self.backups.all().delete()
+            self.timelines.all().delete()
+            self.delete()

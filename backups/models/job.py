@@ -1,0 +1,191 @@
+"""Running pieces of work.  This table is the queue; the broker is only a doorbell."""
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import models, transaction
+from django.db.models import F
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from everest.models import Event
+
+
+class Job(models.Model):
+    """One running piece of work.  This table is the queue; the broker is only a doorbell."""
+
+    SHORT, LONG, RESTORE = "short", "long", "restore"
+    PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED = "pending", "running", "succeeded", "failed", "cancelled"
+    STATES = [
+        (PENDING, "Pending"),
+        (RUNNING, "In progress"),
+        (SUCCEEDED, "Succeeded"),
+        (FAILED, "Failed"),
+        (CANCELLED, "Cancelled"),
+    ]
+    OPEN = (PENDING, RUNNING)
+    LOG_LIMIT = 200_000  # characters; of a longer log the oldest go
+    BACKUP, RESOLVE, DELETE, VERIFY, CHECK, PUT_BACK = "backup", "resolve", "delete", "verify", "check", "put_back"
+    KINDS = [
+        (BACKUP, "Backup"),
+        (RESTORE, "Restore"),
+        (RESOLVE, "Resolve a moment"),
+        (DELETE, "Delete"),
+        (VERIFY, "Verify"),
+        (CHECK, "Check"),
+        (PUT_BACK, "Put settings back"),
+    ]
+    QUEUES = {
+        BACKUP: LONG,
+        VERIFY: LONG,
+        DELETE: LONG,
+        RESTORE: RESTORE,
+        RESOLVE: SHORT,
+        CHECK: SHORT,
+        PUT_BACK: SHORT,
+    }
+
+    kind = models.CharField(max_length=12, choices=KINDS)
+    queue = models.CharField(max_length=8, choices=[(SHORT, "Short"), (LONG, "Long"), (RESTORE, "Restore")])
+    state = models.CharField(max_length=12, choices=STATES, default=PENDING)
+    database = models.ForeignKey(
+        "backups.Database", null=True, blank=True, on_delete=models.CASCADE, related_name="jobs"
+    )
+    backup = models.ForeignKey("backups.Backup", null=True, blank=True, on_delete=models.CASCADE, related_name="jobs")
+    restore = models.ForeignKey("backups.Restore", null=True, blank=True, on_delete=models.CASCADE, related_name="jobs")
+    arguments = models.JSONField(default=dict, blank=True)
+    owner = models.CharField(max_length=64, blank=True, help_text="Who holds it: a random token a run")
+    lease_until = models.DateTimeField(null=True, blank=True)
+    heartbeat = models.DateTimeField(null=True, blank=True)
+    rung_at = models.DateTimeField(null=True, blank=True)
+    attempts = models.PositiveIntegerField(default=0)
+    cancel_requested = models.BooleanField(default=False)
+    progress = models.JSONField(default=dict, blank=True)
+    result = models.JSONField(null=True, blank=True)
+    error = models.TextField(blank=True)
+    log = models.TextField(blank=True)
+    who = models.CharField(max_length=150, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        indexes = [models.Index(fields=["state", "queue"])]
+
+    def __str__(self):
+        return f"{self.get_kind_display()} {self.pk}"
+
+    @classmethod
+    def enqueue(cls, kind, *, who="", ring=True, arguments=None, **refs):
+        """Put it into the queue; the bell rings once the transaction around this is committed."""
+        job = cls.objects.create(kind=kind, queue=cls.QUEUES[kind], who=str(who), arguments=arguments or {}, **refs)
+        if ring:
+            transaction.on_commit(job.ring)
+        return job
+
+    def ring(self):
+        from backups.queue import ring
+
+        Job.objects.filter(pk=self.pk).update(rung_at=timezone.now())
+        ring("backups.tasks.run", self.pk, queue=self.queue)
+
+    @staticmethod
+    def lease():
+        now = timezone.now()
+        return {"heartbeat": now, "lease_until": now + timedelta(seconds=settings.EVEREST_LEASE_SECONDS)}
+
+    def claim(self):
+        """Take it for this process: a conditional UPDATE, so of two deliveries one wins.  Return the owner or ""."""
+        from backups.queue import new_owner
+
+        owner = new_owner()
+        claimed = Job.objects.filter(pk=self.pk, state=self.PENDING).update(
+            state=self.RUNNING,
+            owner=owner,
+            attempts=F("attempts") + 1,
+            started_at=Coalesce("started_at", timezone.now()),
+            **self.lease(),
+        )
+        if claimed:
+            self.refresh_from_db()
+        return owner if claimed else ""
+
+    def held(self, owner):
+        """The row, if this owner still holds it: every write of a run goes through here."""
+        return Job.objects.filter(pk=self.pk, state=self.RUNNING, owner=owner)
+
+    def release(self, owner):
+        """A stop interrupted it: pending again, to be resumed or started over; that try does not count."""
+        return bool(
+            self.held(owner).update(
+                state=self.PENDING, owner="", lease_until=None, rung_at=None, attempts=F("attempts") - 1
+            )
+        )
+
+    def finish(self, owner, state, *, result=None, error=""):
+        return bool(
+            self.held(owner).update(
+                state=state, owner="", lease_until=None, result=result, error=error, finished_at=timezone.now()
+            )
+        )
+
+    def cancel(self, who=""):
+        """Ask a run to stop; a Job that nobody runs is cancelled at once.  False where it was over already."""
+        with transaction.atomic():
+            waiting = Job.objects.filter(pk=self.pk, state=self.PENDING).update(
+                state=self.CANCELLED, cancel_requested=True, finished_at=timezone.now(), error=f"Cancelled by {who}."
+            )
+            if waiting:
+                self.refresh_from_db()
+                self.settle_subject(self.CANCELLED, self.error)
+            asked = Job.objects.filter(pk=self.pk, state=self.RUNNING).update(cancel_requested=True)
+        self.refresh_from_db()
+        return bool(waiting or asked)
+
+    def settle_subject(self, state, error):
+        """Carry the Job's end over to the Backup or Restore that it worked on."""
+        if self.kind == self.BACKUP and self.backup:
+            self.backup.settle(state, error)
+        elif self.kind == self.RESTORE and self.restore:
+            self.restore.settle(state, error)
+        elif self.kind == self.RESOLVE and self.restore and error:
+            self.restore.error = error
+            self.restore.save(update_fields=["error"])
+
+    def retry(self, who=""):
+        """A new Job for the same work; this one stays as it ended."""
+        Event.note(who, "retried", self, "")
+        return Job.enqueue(
+            self.kind, who=who, arguments=self.arguments, database=self.database, backup=self.backup, restore=self.restore
+        )
+
+
+class WorkerState(models.Model):
+    """When something of the workers was last heard: the tick, each cluster.  Claimed by conditional UPDATE."""
+
+    TICK = "tick"
+
+    name = models.CharField(max_length=100, primary_key=True)
+    seen_at = models.DateTimeField()
+    detail = models.JSONField(default=dict, blank=True)
+
+    def __str__(self):
+        return self.name
+
+    @classmethod
+    def seen(cls, name, **detail):
+        cls.objects.update_or_create(name=name, defaults={"seen_at": timezone.now(), "detail": detail})
+
+    @classmethod
+    def win(cls, name, every):
+        """True for one caller in `every` seconds, of however many processes and machines."""
+        now = timezone.now()
+        _, created = cls.objects.get_or_create(name=name, defaults={"seen_at": now})
+        # A tenth of a second or of the interval early is on time: rings are never exactly `every` apart.
+        due = now - timedelta(seconds=every - min(every * 0.1, 1))
+        return created or bool(cls.objects.filter(name=name, seen_at__lte=due).update(seen_at=now))
+
+
+
+
