@@ -26,9 +26,10 @@ class Gtid(NamedTuple):
     sequence_number: int = 0
     server_version: int = 0
 
-    @property
-    def time_us(self) -> int:
-        return min(self.immediate_us, self.original_us)
+    def time_us(self, replicated: bool) -> int:
+        """Commit time.  On a replica the source's, which is `original`: anyone can set that, but only a replica has
+        it from elsewhere, and clocks that disagree must not move a transaction into the future."""
+        return min(self.immediate_us, self.original_us) if replicated else self.immediate_us
 
 
 _GTID = struct.Struct("<B16sqBqq")

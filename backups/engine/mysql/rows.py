@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from backups.engine.errors import Corrupt
@@ -156,10 +157,10 @@ class Walker:
 
     KEPT = 4096
 
-    def __init__(self, table: TableMap, columns: bytes) -> None:
+    def __init__(self, types: bytes, metadata: tuple[int, ...], columns: bytes) -> None:
         self.widths = [
-            width(kind, metadata)
-            for number, (kind, metadata) in enumerate(zip(table.types, table.metadata, strict=True))
+            width(kind, detail)
+            for number, (kind, detail) in enumerate(zip(types, metadata, strict=True))
             if columns[number >> 3] >> (number & 7) & 1
         ]
         self.null_size = (len(self.widths) + 7) // 8
@@ -199,6 +200,10 @@ class Walker:
         return steps, run
 
 
+# Tables come again and again with the same columns; working out a walker costs more than most row events.
+walker = lru_cache(maxsize=1024)(Walker)
+
+
 def images(event: Event, table: TableMap, head: RowsHeader | None = None) -> Iterator[tuple[int, int, int]]:
     """(start, start of the after image, end) of each row in the event's body, which must be an unpacked one.
 
@@ -208,8 +213,8 @@ def images(event: Event, table: TableMap, head: RowsHeader | None = None) -> Ite
     if head.width != len(table.types):
         raise Corrupt(f"A row event of {head.width} columns follows a table map of {len(table.types)}.")
     body = bytes(event.body)
-    first = Walker(table, head.columns)
-    second = Walker(table, head.after) if head.after else None
+    first = walker(table.types, table.metadata, head.columns)
+    second = walker(table.types, table.metadata, head.after) if head.after else None
     partial = table.json_columns if event.type == PARTIAL_UPDATE_ROWS else 0
     at, end = head.offset, len(body)
     while at < end:
@@ -234,9 +239,9 @@ def _value_options(body: bytes, at: int, json_columns: int) -> int:
 
 
 @parser
-def count(event: Event, table: TableMap) -> int:
+def count(event: Event, table: TableMap, head: RowsHeader | None = None) -> int:
     """Rows in an unpacked row event, exactly."""
-    return sum(1 for _ in images(event, table))
+    return sum(1 for _ in images(event, table, head))
 
 
 def kind(event: Event) -> int:

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from backups.engine.errors import Corrupt
-from backups.engine.mysql.events import MARIA_ANNOTATE_ROWS, MARIA_QUERY_COMPRESSED, Cursor, Event, inflate, parser
+from backups.engine.mysql.events import (
+    MARIA_ANNOTATE_ROWS,
+    MARIA_QUERY_COMPRESSED,
+    QUERY,
+    Cursor,
+    Event,
+    inflate,
+    parser,
+    with_checksum,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +28,8 @@ class Query:
     collation ids), time_zone (text), catalog (text), lc_time_names (int), charset_database (int),
     table_map_for_update (int), invoker (user, host), updated_schemas (tuple), microseconds (int),
     explicit_defaults_for_timestamp (int), ddl_xid (int), default_collation_for_utf8mb4 (int),
-    sql_require_primary_key (int), default_table_encryption (int), MariaDB: hrnow (int, microseconds), xid (int),
+    sql_require_primary_key (int), default_table_encryption (int), enable_cascade_triggers (int);
+    MariaDB: hrnow (int, microseconds), xid (int),
     gtid_flags (int), character_set_collations (tuple of pairs).  A variable is there only where it was logged;
     "unknown" (its number) is there where one of a later server ended what could be read.
     """
@@ -56,7 +66,7 @@ _STATUS_NUMBERS = {
     9: ("table_map_for_update", 8), 10: ("source_data_written", 4), 13: ("microseconds", 3),
     16: ("explicit_defaults_for_timestamp", 1), 17: ("ddl_xid", 8), 18: ("default_collation_for_utf8mb4", 2),
     19: ("sql_require_primary_key", 1), 20: ("default_table_encryption", 1), 128: ("hrnow", 3), 129: ("xid", 8),
-    130: ("gtid_flags", 2),
+    130: ("gtid_flags", 2), 21: ("enable_cascade_triggers", 1),
 }  # fmt: skip
 
 
@@ -171,3 +181,30 @@ def rows_query(event: Event) -> bytes:
     """The statement behind the row events that follow: informational, from MySQL or MariaDB (annotation)."""
     body = event.body
     return bytes(body if event.type == MARIA_ANNOTATE_ROWS else body[1:])
+
+
+class LoadQuery(NamedTuple):
+    """LOAD DATA of a statement log: the file's blocks came before; the statement's [start:end] names the file."""
+
+    query: Query
+    file_id: int
+    start: int
+    end: int
+    duplicates: int
+
+
+@parser
+def load_query(event: Event) -> LoadQuery:
+    body = event.body
+    head = QUERY_HEAD.size
+    cursor = Cursor(body[head:])
+    fields = cursor.number(4), cursor.number(4), cursor.number(4), cursor.number(1)
+    plain = with_checksum(QUERY, event, bytes(body[:head]) + bytes(cursor.rest()), 0)
+    return LoadQuery(query(plain), *fields)
+
+
+@parser
+def load_block(event: Event) -> tuple[int, bytes]:
+    """(file id, bytes) of a BEGIN_LOAD_QUERY or APPEND_BLOCK event."""
+    cursor = Cursor(event.body)
+    return cursor.number(4), bytes(cursor.rest())
