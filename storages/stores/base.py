@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
+
+MAX_KEY = 800  # characters; with the longest prefix still below the 1,024 bytes that S3 allows
+_KEY = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Where a store is and how to sign in.
+
+    type: "s3" or "local".  bucket: for a local folder its absolute path.
+    ca_certificate: PEM text; where it is given, it alone is trusted.
+    conditional_put: what `probe` found out and the caller remembered.
+    """
+
+    type: str
+    name: str
+    bucket: str
+    region: str = ""
+    endpoint: str = ""
+    access_key: str = ""
+    secret_key: str = field(default="", repr=False)
+    verify_tls: bool = True
+    ca_certificate: str = field(default="", repr=False)
+    path_style: bool = False
+    prefix: str = ""
+    conditional_put: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +76,48 @@ class Unreachable(StoreError):
     transient = True
 
 
+class Conflict(Unreachable):
+    """Another write to this key is under way: whether it is taken shows at the next try."""
+
+
+class Untrusted(StoreError):
+    """The endpoint answers, but TLS with it fails."""
+
+
+def is_key(key: str) -> bool:
+    """Whether `key` keeps the rules of ObjectStore; a listing leaves out what does not, as it is another's."""
+    return bool(_KEY.fullmatch(key)) and ".." not in key and "." not in key.split("/") and len(key) <= MAX_KEY
+
+
+def check_key(key: str) -> str:
+    """Return `key`, or raise StoreError where it breaks the rules."""
+    if not is_key(key):
+        raise StoreError(f"{key[:MAX_KEY]!r} is not a legal object key.", hint="This is a fault of Everest: report it.")
+    return key
+
+
+def key_prefix(config: StoreConfig) -> str:
+    """What stands before each key: empty, or ending in exactly one slash."""
+    bare = config.prefix.strip("/")
+    if bare and not is_key(bare):
+        raise StoreError(f"The prefix {bare[:MAX_KEY]!r} is not legal.", hint="Use letters, digits and . - _ / only.")
+    return f"{bare}/" if bare else ""
+
+
 class ObjectStore(Protocol):
     """A flat space of immutable objects.
 
-    Keys are relative, of `a-z A-Z 0-9 . - _ /`, never beginning with a slash and never holding `..`.
-    Every method raises StoreError and nothing else.  Methods may be called from several threads.
+    Keys are relative, of `a-z A-Z 0-9 . - _ /`, at most MAX_KEY characters; no part between slashes is
+    empty or `.`, and none holds `..` (`check_key`).  A key is never also the folder of another.
+    Every method raises StoreError and nothing else, but for what `parts` raises itself.
+    Methods may be called from several threads.
     """
 
     name: str
     conditional_put: bool
+
+    def check(self) -> None:
+        """Prove that the bucket or folder is there and may be listed."""
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         """Write one object whole and durably; with `if_absent` raise AlreadyExists where the key is taken."""
@@ -72,7 +132,7 @@ class ObjectStore(Protocol):
         """Bytes from `offset`, at most `length` of them; raise NotFound."""
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
-        """Objects whose key begins with `prefix` and sorts after `after`, in key order."""
+        """Objects whose key begins with `prefix` and sorts after `after`, in key order; others' keys left out."""
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; one that is already gone is no error."""
