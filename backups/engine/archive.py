@@ -124,11 +124,11 @@ class Archive:
 
     def write_manifest(self, entry: Manifest) -> None:
         """Commit a backup.  Raises LeaseLost where another run of the same backup was first."""
-        key = layout.manifest(self.database, entry.timeline, entry.backup)
+        key = self.manifest_key(entry.timeline, entry.backup)
         self.put_record(key, manifest.KIND, manifest.to_body(entry), claim=True)
 
     def read_manifest(self, timeline: str, backup: str) -> Manifest:
-        key = layout.manifest(self.database, timeline, backup)
+        key = self.manifest_key(timeline, backup)
         entry = manifest.from_body(self.read_record(key, manifest.KIND))
         if (entry.database, entry.timeline, entry.backup) != (self.database, timeline, backup):
             raise Corrupt(f"{key} is the manifest of another backup ({entry.database}, {entry.backup}).")
@@ -137,10 +137,16 @@ class Archive:
     def manifests(self) -> Iterator[Manifest]:
         """Every committed backup, in no order that means anything."""
         for timeline in self.timelines():
-            for backup in _folders(self.store, layout.backups_prefix(self.database, timeline)):
-                key = layout.manifest(self.database, timeline, backup)
-                if layout.parse(key) and self._exists(key):
-                    yield self.read_manifest(timeline, backup)
+            for backup in self.backups(timeline):
+                yield self.read_manifest(timeline, backup)
+
+    def backups(self, timeline: str) -> list[str]:
+        """The uuids of a timeline's committed backups."""
+        folders = _folders(self.store, layout.backups_prefix(self.database, timeline))
+        return [backup for backup in folders if self._exists(self.manifest_key(timeline, backup))]
+
+    def manifest_key(self, timeline: str, backup: str) -> str:
+        return layout.manifest(self.database, timeline, backup)
 
     def timelines(self) -> list[str]:
         return list(_folders(self.store, layout.database_prefix(self.database)))
@@ -217,7 +223,7 @@ class Archive:
         oldest first, so that what is left is one run.
         """
         for backup in backups:
-            self._delete([layout.manifest(self.database, backup.timeline, backup.id)])
+            self._delete([self.manifest_key(backup.timeline, backup.id)])
             self._delete(self._keys(layout.backup_prefix(self.database, backup.timeline, backup.id)))
         for (timeline, level), points in _by_level(slices).items():
             data = self._slice_data(timeline, level, {point.sequence for point in points})
