@@ -162,7 +162,7 @@ def _outcome(job: Job, run: JobRun, body: Body) -> tuple[str, Any, str]:
         return "", None, ""
     except EXPECTED as error:
         run.log(str(error))
-        return Job.FAILED, None, str(error)
+        return Job.FAILED, {"error": type(error).__name__}, str(error)
     except Exception as error:
         # Not foreseen, so a fault of Everest: recorded on the Job, with its trace in the worker's log.
         log.exception("%s failed", job)
