@@ -1,0 +1,240 @@
+"""Forms of Databases, backups, schedules and point-in-time recovery."""
+
+import re
+
+from crispy_forms.layout import HTML, Div, Layout
+from django import forms
+from django.core.exceptions import ValidationError
+
+from backups import schedules
+from backups.models import Database, Schedule
+from everest.forms import SecretInput, ZoneField, helper
+from storages.models import BackupStorage
+
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._ -]*[A-Za-z0-9._-])?")
+HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+NO_TLS = (
+    '<div class="banner banner-warn" data-when="tls=off"><div class="text"><p>Password and data would cross the network '
+    "in the clear. Leave this to servers on this machine.</p></div></div>"
+)
+UNCHECKED = (
+    '<div class="banner banner-info" data-when="tls=required"><div class="text"><p>Encrypted, but any certificate is '
+    "accepted. With the server's CA certificate nobody can stand in between.</p></div></div>"
+)
+
+
+def valid_name(name):
+    if not NAME.fullmatch(name):
+        raise ValidationError("Use letters, digits, dots, hyphens and underscores; begin with a letter or digit.")
+    return name
+
+
+def pem(text, kind):
+    text = text.strip()
+    if text and f"-----BEGIN {kind}" not in text and not (kind == "PRIVATE KEY" and "PRIVATE KEY-----" in text):
+        raise ValidationError(f"This is not in PEM form (it begins with -----BEGIN {kind}-----).")
+    return text
+
+
+class DatabaseForm(forms.ModelForm):
+    """Password and key are never shown again; left empty on an edit, the stored ones stay."""
+
+    password = forms.CharField(required=False, max_length=200, widget=SecretInput, strip=False)
+    client_key = forms.CharField(
+        label="Client key", required=False, help_text="PEM. Never shown again.",
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "autocomplete": "off"}),
+    )
+
+    class Meta:
+        model = Database
+        fields = ["name", "host", "port", "user", "password", "tls", "ca_certificate", "client_certificate", "client_key"]
+        labels = {"tls": "TLS", "ca_certificate": "CA certificate", "client_certificate": "Client certificate"}
+        help_texts = {
+            "host": "Name or address, without the port; or the path of a socket on this machine.",
+            "user": "An account with the privileges that the checks ask for.",
+            "ca_certificate": "PEM. Where one is given, the server's certificate is verified.",
+        }
+        widgets = {
+            "ca_certificate": forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+            "client_certificate": forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+            "user": forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        }
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.fields["tls"].choices = [
+            (Database.VERIFY, "Verify with CA"), (Database.REQUIRED, "Required"), (Database.OFF, "Off"),
+        ]
+        if not self.instance._state.adding:
+            self.fields["password"].help_text = "Leave empty to keep the stored one."
+        self.helper = helper(
+            Layout(
+                "name", Div("host", "port", css_class="pair"), Div("user", "password", css_class="pair"),
+                "tls", HTML(NO_TLS), HTML(UNCHECKED), "ca_certificate",
+                HTML("<details class='mb-3'><summary>Client certificate</summary><div class='pt-2'>"),
+                "client_certificate", "client_key", HTML("</div></details>"),
+            )
+        )
+        self.initial.pop("client_key", None)
+
+    def clean_name(self):
+        return valid_name(self.cleaned_data["name"])
+
+    def clean_host(self):
+        host = self.cleaned_data["host"].strip()
+        if not host.startswith("/") and ("/" in host or " " in host or host.count(":") == 1):
+            raise ValidationError("Only a host name or an address; the port has a field of its own.")
+        return host
+
+    def clean_port(self):
+        port = self.cleaned_data["port"]
+        if not 1 <= port <= 65535:
+            raise ValidationError("A port is a number from 1 to 65535.")
+        return port
+
+    def clean_ca_certificate(self):
+        return pem(self.cleaned_data["ca_certificate"], "CERTIFICATE")
+
+    def clean_client_certificate(self):
+        return pem(self.cleaned_data["client_certificate"], "CERTIFICATE")
+
+    def clean_client_key(self):
+        return pem(self.cleaned_data["client_key"], "PRIVATE KEY")
+
+    def clean(self):
+        data = super().clean()
+        if data.get("ca_certificate") and "tls" not in self.changed_data and self.instance._state.adding:
+            data["tls"] = Database.VERIFY  # the default where a CA is given
+        if data.get("tls") == Database.VERIFY and not data.get("ca_certificate") and "ca_certificate" not in self.errors:
+            self.add_error("ca_certificate", "Verifying needs the certificate of the authority that signed the server's.")
+        if not self.instance._state.adding:
+            for name in ("password", "client_key"):
+                data[name] = data.get(name) or getattr(self.instance, name)
+        has_key = bool(data.get("client_key"))
+        if bool(data.get("client_certificate")) != has_key and "client_certificate" not in self.errors:
+            self.add_error("client_key" if not has_key else "client_certificate", "Certificate and key belong together: give both.")
+        return data
+
+
+class HoursForm(forms.ModelForm):
+    """What is only advice: schedules warn when they fall into these hours."""
+
+    class Meta:
+        model = Database
+        fields = ["production_hours"]
+        labels = {"production_hours": "Production hours"}
+        help_texts = {"production_hours": "Such as 08:00-18:00; a schedule that falls into them warns. Leave empty for none."}
+
+    helper = helper()
+
+    def clean_production_hours(self):
+        hours = self.cleaned_data["production_hours"].replace(" ", "")
+        if hours and not HOURS.fullmatch(hours):
+            raise ValidationError("Write them as 08:00-18:00.")
+        return hours
+
+
+class StorageChoice(forms.ModelChoiceField):
+    """Backup storage: the first one is chosen."""
+
+    def __init__(self, **kwargs):
+        super().__init__(BackupStorage.objects.all(), label="Backup storage", empty_label=None, **kwargs)
+
+
+class BackupNowForm(forms.Form):
+    name = forms.CharField(label="Backup name", max_length=64)
+    storage = StorageChoice()
+    helper = helper()
+
+    def __init__(self, *args, database, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.database = database
+
+    def clean_name(self):
+        name = valid_name(self.cleaned_data["name"])
+        if self.database.backups.filter(name=name).exists():
+            raise ValidationError(f"There is a backup {name} already. Choose another name.")
+        return name
+
+
+class PitrForm(forms.Form):
+    pitr = forms.BooleanField(label="Point-in-time recovery", required=False)
+    storage = StorageChoice()
+    interval = forms.IntegerField(label="Upload interval, seconds", min_value=1, max_value=3600, initial=60,
+                                  help_text="How much may be lost at most if the server dies: 1 to 3600.")
+    helper = helper()
+
+
+class ScheduleForm(forms.ModelForm):
+    """The five Repeats choices compile to one cron expression."""
+
+    storage = StorageChoice()
+    repeats = forms.ChoiceField(label="Repeats", choices=schedules.REPEATS, initial="daily")
+    minute = forms.IntegerField(label="Minute", min_value=0, max_value=59, initial=0, required=False)
+    time = forms.TimeField(label="Time", initial="01:00", required=False, input_formats=["%H:%M"],
+                           widget=forms.TimeInput(format="%H:%M", attrs={"type": "time"}))
+    weekday = forms.TypedChoiceField(label="Day", choices=list(enumerate(schedules.DAYS, 1)), coerce=int, required=False)
+    day = forms.ChoiceField(label="Day of the month", required=False,
+                            choices=[(str(day), str(day)) for day in range(1, 32)] + [("last", "Last day")])
+    cron_text = forms.CharField(label="Cron expression", max_length=100, required=False,
+                                help_text="Minute, hour, day of month, month, day of week.")
+    time_zone = ZoneField()
+
+    class Meta:
+        model = Schedule
+        fields = ["name", "storage", "retention_copies", "start_from", "time_zone"]
+        labels = {"name": "Backup name", "retention_copies": "Retention copies", "start_from": "Start from"}
+        help_texts = {"retention_copies": "How many of its backups are kept; 0 keeps all.", "start_from": "Optional: no run before this."}
+        widgets = {"start_from": forms.DateTimeInput(format="%Y-%m-%dT%H:%M", attrs={"type": "datetime-local"})}
+
+    def __init__(self, *args, database, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.instance.database = database
+        if not self.instance._state.adding:
+            self.initial.update(shown(self.instance.cron))
+        self.helper = helper(
+            Layout(
+                Div("name", "storage", css_class="pair"), "retention_copies", "repeats",
+                Div(Div("minute", data_when="repeats=hourly"), Div("weekday", data_when="repeats=weekly"),
+                    Div("day", data_when="repeats=monthly"), Div("time", data_when="repeats=daily,weekly,monthly"), css_class="pair"),
+                Div("cron_text", data_when="repeats=cron"), Div("start_from", "time_zone", css_class="pair"),
+            )
+        )
+
+    def clean_name(self):
+        name = valid_name(self.cleaned_data["name"])
+        if Schedule.objects.filter(database=self.instance.database, name=name).exclude(pk=self.instance.pk).exists():
+            raise ValidationError(f"There is a schedule {name} already. Choose another name.")
+        return name
+
+    def clean(self):
+        data = super().clean()
+        repeats = data.get("repeats")
+        needed = {"hourly": "minute", "cron": "cron_text"}.get(repeats, "time")
+        if repeats and needed not in self.errors:
+            if data.get(needed) in (None, ""):
+                self.add_error(needed, "This field is required.")
+            else:
+                self.compile(repeats, data, needed)
+        return data
+
+    def compile(self, repeats, data, field):
+        time = data.get("time")
+        day = data.get("day") or "1"
+        try:
+            self.instance.cron = schedules.compile(
+                repeats, minute=data["minute"] or 0 if repeats == "hourly" else time.minute if time else 0,
+                hour=time.hour if time else 0, weekday=data.get("weekday") or 1,
+                day=day if day == schedules.LAST else int(day), cron=data.get("cron_text", ""),
+            )
+        except ValueError as error:
+            self.add_error(field, str(error))
+
+
+def shown(cron):
+    """A stored expression as the fields that it came from."""
+    repeats, parts = schedules.parse(cron)
+    initial = {"repeats": repeats, "cron_text": parts.get("cron", ""), "minute": parts.get("minute", 0)}
+    if "hour" in parts:
+        initial["time"] = f"{parts['hour']:02d}:{parts['minute']:02d}"
+    return initial | {name: str(parts[name]) for name in ("weekday", "day") if name in parts}

@@ -1,0 +1,86 @@
+"""The restore wizard's fields."""
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+from backups.models import Backup, Database, Restore
+from backups.when import read_moment
+from everest.people import May
+from everest.templatetags.show import exact
+
+
+class MomentForm(forms.Form):
+    """Which moment, and into which Database: another one by default."""
+
+    moment = forms.ChoiceField(choices=Restore.MOMENTS, initial=Restore.LATEST, widget=forms.RadioSelect)
+    time = forms.CharField(label="Date and time", required=False, max_length=40,
+                           widget=forms.TextInput(attrs={"placeholder": "2026-11-22 18:30:05", "autocomplete": "off"}))
+    backup = forms.ModelChoiceField(Backup.objects.none(), required=False, empty_label=None)
+    gtid = forms.CharField(label="GTID", required=False, max_length=200, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}))
+    before = forms.CharField(label="GTID", required=False, max_length=200, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}))
+    target = forms.ModelChoiceField(Database.objects.none(), empty_label=None)
+
+    def __init__(self, *args, source, ranges, user, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.source, self.ranges = source, ranges
+        self.fields["backup"].queryset = source.backups.filter(state=Backup.SUCCEEDED)
+        self.fields["backup"].label_from_instance = lambda one: f"{one.name}, consistent at {exact(one.view_at)}"
+        targets = Database.objects.all()
+        if not May(user).administer:
+            targets = targets.exclude(pk=source.pk)
+        self.fields["target"].queryset = targets
+        self.fields["target"].label_from_instance = self.target_label
+        for name, field in self.fields.items():
+            kind = "form-select" if isinstance(field.widget, forms.Select) else "form-control"
+            if name != "moment":
+                field.widget.attrs["class"] = kind + (" is-invalid" if self.is_bound and name in self.errors else "")
+        self.initial.setdefault("target", targets.exclude(pk=source.pk).first())
+
+    def target_label(self, database):
+        place = f"{database.name} ({database.host}:{database.port})"
+        return f"{place} – in place: replaces what this Database holds now" if database.pk == self.source.pk else place
+
+    def clean(self):
+        data = super().clean()
+        needed = {"time": "time", "gtid": "gtid", "before": "before", "backup": "backup"}.get(data.get("moment"))
+        if needed and not data.get(needed) and needed not in self.errors:
+            self.add_error(needed, "Say which one.")
+        elif needed == "time" and data.get("time"):
+            self.clean_moment(data)
+        return data
+
+    def clean_moment(self, data):
+        try:
+            data["moment_us"] = read_moment(data["time"], timezone.get_current_timezone())
+            covered(data["moment_us"], self.ranges)
+        except ValidationError as error:
+            self.add_error("time", error)
+
+    def request(self, who):
+        data = self.cleaned_data
+        gtid = {Restore.GTID: data["gtid"], Restore.BEFORE: data["before"]}.get(data["moment"], "")
+        return Restore.request(
+            self.source, data["target"], data["moment"], who, moment_us=data.get("moment_us"), moment_gtid=gtid,
+            backup=data["backup"] if data["moment"] == Restore.BACKUP else None,
+        )
+
+
+def covered(moment_us, ranges):
+    """Raise ValidationError naming the good ranges where the moment lies in none of them."""
+    if any(one.first_us <= moment_us <= one.last_us for one in ranges):
+        return
+    if not ranges:
+        raise ValidationError("Nothing is recoverable yet: a backup has to succeed first.")
+    good = "; ".join(f"{exact(one.first, True)} to {exact(one.last, True)}" for one in ranges[-5:])
+    raise ValidationError(f"That moment is not recoverable. Recoverable: {good}.")
+
+
+class StartForm(forms.Form):
+    """The target's name, where the target holds something."""
+
+    typed = forms.CharField(required=False, max_length=64, widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off", "spellcheck": "false"}))
+
+    def __init__(self, *args, restore, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.fields["typed"].label = f"Type {restore.target.name} to confirm"

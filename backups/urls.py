@@ -1,0 +1,38 @@
+from django.urls import path
+
+from backups.views import backups, databases, restores, schedules
+
+urlpatterns = [
+    path("databases/", databases.databases, name="databases"),
+    path("databases/add/", databases.add, name="database-add"),
+    path("databases/<uuid:pk>/", databases.overview, name="database"),
+    path("databases/<uuid:pk>/jobs/", databases.jobs, name="database-jobs"),
+    path("databases/<uuid:pk>/settings/", databases.settings, name="database-settings"),
+    path("databases/<uuid:pk>/edit/", databases.edit, name="database-edit"),
+    path("databases/<uuid:pk>/hours/", databases.hours, name="database-hours"),
+    path("databases/<uuid:pk>/check/", databases.check, name="database-check"),
+    path("databases/<uuid:pk>/pitr/", databases.pitr, name="database-pitr"),
+    path("databases/<uuid:pk>/delete/", databases.delete, name="database-delete"),
+    path("databases/<uuid:pk>/backups/", backups.backups, name="backups"),
+    path("databases/<uuid:pk>/backups/now/", backups.now, name="backup-now"),
+    path("databases/<uuid:pk>/schedules/add/", schedules.add, name="schedule-add"),
+    path("databases/<uuid:pk>/schedules/preview/", schedules.preview, name="schedule-preview"),
+    path("databases/<uuid:pk>/restores/", restores.restores, name="restores"),
+    path("databases/<uuid:pk>/restore/", restores.wizard, name="restore-wizard"),
+    path("schedules/<uuid:pk>/", schedules.edit, name="schedule-edit"),
+    path("schedules/<uuid:pk>/switch/", schedules.switch, name="schedule-switch"),
+    path("schedules/<uuid:pk>/delete/", schedules.delete, name="schedule-delete"),
+    path("backups/<uuid:pk>/", backups.backup, name="backup"),
+    path("backups/<uuid:pk>/row/", backups.row, name="backup-row"),
+    path("backups/<uuid:pk>/cancel/", backups.cancel, name="backup-cancel"),
+    path("backups/<uuid:pk>/verify/", backups.verify, name="backup-verify"),
+    path("backups/<uuid:pk>/manifest/", backups.manifest, name="backup-manifest"),
+    path("backups/<uuid:pk>/delete/", backups.delete, name="backup-delete"),
+    path("restores/<int:pk>/", restores.restore, name="restore"),
+    path("restores/<int:pk>/part/", restores.part, name="restore-part"),
+    path("restores/<int:pk>/start/", restores.start, name="restore-start"),
+    path("restores/<int:pk>/cancel/", restores.cancel, name="restore-cancel"),
+    path("jobs/<int:pk>/", backups.job, name="job"),
+    path("jobs/<int:pk>/part/", backups.job_part, name="job-part"),
+    path("jobs/<int:pk>/cancel/", backups.job_cancel, name="job-cancel"),
+]

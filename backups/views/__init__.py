@@ -1,0 +1,1 @@
+"""Pages of Databases, backups, schedules, restores and jobs; each view: access, form, model method, redirect."""

@@ -1,0 +1,155 @@
+"""Backups, their schedules, and jobs."""
+
+import json
+
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST
+
+from backups.forms import BackupNowForm
+from backups.models import Backup, Job
+from backups.views.databases import tab
+from everest.forms import TypedNameForm
+from everest.people import ADMINISTRATOR, OPERATOR, VIEWER, needs, note, require
+from storages.models import BackupStorage
+
+PAGE = 50
+
+
+@needs(VIEWER)
+def backups(request, pk):
+    context = tab(request, pk, "backups")
+    database = context["database"]
+    rows = database.backups.select_related("storage", "schedule").prefetch_related("jobs")
+    context |= {
+        "page": Paginator(rows, PAGE).get_page(request.GET.get("page")),
+        "schedules": [with_last_result(one) for one in database.schedules.select_related("storage")],
+        "active_count": database.schedules.filter(active=True).count(),
+        "any_storage": BackupStorage.objects.exists(),
+    }
+    return render(request, "backups/backups.html", context)
+
+
+def with_last_result(schedule):
+    schedule.last_backup = schedule.backups.order_by("-created_at").first()
+    return schedule
+
+
+def get_backup(pk):
+    return get_object_or_404(Backup.objects.select_related("database", "storage", "schedule", "timeline"), pk=pk)
+
+
+@needs(OPERATOR)
+def now(request, pk):
+    context = tab(request, pk, "backups")
+    database = context["database"]
+    initial = {"name": database.default_backup_name(), "storage": BackupStorage.objects.first()}
+    form = BackupNowForm(request.POST or None, database=database, initial=initial)
+    if request.method == "POST" and form.is_valid():
+        try:
+            backup = database.backup_now(who=request.user.username, **form.cleaned_data)
+        except ValidationError as error:
+            form.add_error(None, error)
+        else:
+            note(request, "started backup", f"{database} / {backup}", f"to {backup.storage}")
+            return redirect("backups", pk)
+    return render(request, "backups/backup_now.html", {**context, "form": form, "any_storage": BackupStorage.objects.exists()})
+
+
+@needs(VIEWER)
+def backup(request, pk):
+    backup = get_backup(pk)
+    context = tab(request, backup.database_id, "backups")
+    return render(request, "backups/backup.html", {**context, "backup": backup, "jobs": backup.jobs.all(), "job": backup.job})
+
+
+@needs(VIEWER)
+def row(request, pk):
+    """The polled cells of one row of the table; nothing that a person opened is touched."""
+    return render(request, "backups/_backup_poll.html", {"backup": get_backup(pk), "poll": True})
+
+
+@require_POST
+@needs(OPERATOR)
+def cancel(request, pk):
+    backup = get_backup(pk)
+    if backup.cancel(request.user.username):
+        note(request, "cancelled backup", f"{backup.database} / {backup}")
+        messages.success(request, f"{backup} is being cancelled.")
+    else:
+        messages.warning(request, f"{backup} had finished already.")
+    return redirect("backups", backup.database_id)
+
+
+@require_POST
+@needs(OPERATOR)
+def verify(request, pk):
+    backup = get_backup(pk)
+    job = backup.request_verify(request.user.username)
+    note(request, "started verify", f"{backup.database} / {backup}")
+    return redirect("job", job.pk)
+
+
+@needs(VIEWER)
+def manifest(request, pk):
+    backup = get_backup(pk)
+    try:
+        text = json.dumps(backup.manifest(), indent=2, default=str)
+    except ValidationError as error:
+        messages.error(request, " ".join(error.messages))
+        return redirect("backup", pk)
+    response = HttpResponse(text, content_type="application/json")
+    response["Content-Disposition"] = f'attachment; filename="{backup.database_id}-{backup.pk}-manifest.json"'
+    return response
+
+
+@needs(ADMINISTRATOR)
+def delete(request, pk):
+    """The name is typed where restore points would be lost."""
+    backup = get_backup(pk)
+    context = tab(request, backup.database_id, "backups")
+    losses = backup.losses()
+    form = TypedNameForm(request.POST or None, name=backup.name)
+    if request.method == "POST" and (not losses or form.is_valid()):
+        try:
+            backup.request_delete(request.user.username)
+        except ValidationError as error:
+            messages.error(request, " ".join(error.messages))
+            return redirect("backup", pk)
+        note(request, "deleted backup", f"{backup.database} / {backup}", " ".join(losses))
+        return redirect("backups", backup.database_id)
+    others = backup.database.backups.filter(state=Backup.SUCCEEDED).exclude(pk=pk).exists()
+    return render(request, "backups/backup_delete.html", {**context, "backup": backup, "form": form, "losses": losses, "last": not others})
+
+
+@needs(VIEWER)
+def job(request, pk):
+    job = get_object_or_404(Job.objects.select_related("database", "backup", "restore"), pk=pk)
+    if job.restore_id:
+        return redirect("restore", job.restore_id)
+    context = tab(request, job.database_id, "backups") if job.database_id else {}
+    return render(request, "backups/job.html", {**context, "job": job})
+
+
+@needs(VIEWER)
+def job_part(request, pk):
+    return render(request, "backups/_job.html", {"job": get_object_or_404(Job, pk=pk)})
+
+
+@require_POST
+@needs(OPERATOR)
+def job_cancel(request, pk):
+    job = get_object_or_404(Job, pk=pk)
+    if job.kind in (Job.DELETE, Job.CHECK):
+        require(request.user, ADMINISTRATOR)
+    if job.cancel(request.user.username):
+        note(request, f"cancelled {job.kind}", job.database or job)
+        messages.success(request, f"{job} is being cancelled.")
+    else:
+        messages.warning(request, f"{job} had finished already.")
+    if job.restore_id:
+        return redirect("restore", job.restore_id)
+    return redirect("database", job.database_id) if job.database_id else redirect("databases")
