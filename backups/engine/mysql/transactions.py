@@ -83,7 +83,9 @@ class Grouper:
     A transaction ends where its GTID event's length says; on MariaDB, which has no length, with its group.
     """
 
-    def __init__(self, description: FormatDescription, server_id: int) -> None:
+    def __init__(self, description: FormatDescription, server_id: int, *, by_place: bool = False) -> None:
+        """server_id: the format description's; by_place: identities are places in the log, even if there are GTIDs."""
+        self.by_place = by_place
         self.mariadb = description.mariadb
         self.server_id = server_id
         self.summary: Summary | None = None
@@ -101,12 +103,18 @@ class Grouper:
         self.size += event.size
         return self._end() if self._ends(event) else None
 
+    def rebase(self, offset: int) -> None:
+        """The open transaction begins at another offset: it went over into the next slice."""
+        if self.summary:
+            self.summary.offset = offset
+
     def _begin(self, event: Event, offset: int, place: str) -> None:
         if self.summary is not None:
             raise Corrupt("A transaction begins before the one before it has ended.")
         begin = gtid(event)
         replicated = event.server_id != self.server_id
-        self.summary = Summary(begin, begin.identity or place, offset, replicated)
+        identity = place if self.by_place else begin.identity or place
+        self.summary = Summary(begin, identity, offset, replicated)
         self.size, self._left = event.size, begin.length - event.size
         if not self.mariadb and self._left <= 0:
             raise Corrupt(f"A transaction says that it has {begin.length} bytes, of which its first event takes more.")

@@ -1,0 +1,369 @@
+"""Capture: a server's log, cut into chunks of whole transactions."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator
+
+from backups.engine.errors import Corrupt, EngineError, Gap, LeaseLost, Stopped, Transient
+from backups.engine.mysql import continuity, dump, events, server
+from backups.engine.mysql.events import Event
+from backups.engine.mysql.gtid import DomainSet, GtidSet
+from backups.engine.mysql.server import Identity, ServerConfig
+from backups.engine.mysql.transactions import Grouper
+from backups.engine.types import Chunk, Position, Run, Transaction
+
+LARGE = 32 << 20  # bytes: a larger transaction is streamed in a chunk of its own, never whole in memory
+PIECE = 1 << 20  # bytes of a payload handed on at once
+TICK = 0.25  # seconds between looks at the clock and at should_stop
+Place = tuple[str, int, str]  # file, position, file id
+
+
+def capture(
+    config: ServerConfig,
+    start: Position,
+    *,
+    replica_uuid: str,
+    interval: float,
+    max_bytes: int,
+    drain: bool,
+    deadline: float | None,
+    run: Run,
+    on_caught_up: Callable[[Position], None],
+) -> Iterator[Chunk]:
+    """Chunks of everything the server logs after `start`, each to be used up before the next is asked for.
+
+    A chunk is cut `interval` seconds after its first transaction came, at `max_bytes`, where the server's log file
+    ends, and at the end of the run: with `drain` that is where the log ends now, else the `deadline`
+    (time.monotonic).  No chunk is made of nothing; only where there are no GTIDs an empty one moves the stored
+    position on into a new file.
+
+    on_caught_up: called with the end of the last chunk whenever the server is seen to have nothing after it.
+
+    Raises Gap and Forked (the server's log does not join on), LeaseLost (the same replica uuid was connected
+    elsewhere), Corrupt (damage, with its place), Stopped, Transient, Refused.  What was complete before one of them
+    has been handed out as a chunk, but for LeaseLost.
+    """
+    connection = server.connect(config, read_timeout=60)
+    try:
+        identity = server.identify(connection)
+        continuity.prove(connection, identity, start)
+        dump.start(connection, start, replica_uuid, mariadb=identity.flavour == "mariadb", drain=drain)
+        reader = Reader(dump.Packets(connection._sock), identity, start)
+        cutter = Cutter(reader, start, interval, max_bytes, deadline, run, on_caught_up)
+        yield from cutter.chunks()
+    finally:
+        connection._force_close()
+
+
+class Reader:
+    """Events as they arrive, each proven by its checksum, and the place in the log after each."""
+
+    def __init__(self, packets: dump.Packets, identity: Identity, start: Position) -> None:
+        self.packets = packets
+        self.identity = identity
+        self.start = start
+        self.file, self.pos, self.file_id = str(start["file"]), int(start["pos"]), str(start.get("file_id") or "")
+        self.by_place = start["gtids"] is None
+        self.grouper: Grouper | None = None
+        self.head = b""  # magic and format description: how a slice of this file begins
+        self.trailer = 0
+        self.caught_up = False  # the server has said so, and nothing came since
+        self.drained = False  # the server has nothing more, and was asked not to wait
+
+    @property
+    def place(self) -> Place:
+        return self.file, self.pos, self.file_id
+
+    def arrivals(self) -> Iterator[Event | None]:
+        """Events that are data; None now and then, to look at the clock.  Ends where a drained log does."""
+        while True:
+            if self.packets.receive(TICK):
+                for packet in self.packets.whole():
+                    if packet[0] == 0:
+                        event = self._event(packet[1:])
+                        if event is not None:
+                            yield event
+                    elif packet[0] == 0xFE and len(packet) < 9:
+                        self.drained = True
+                        return
+                    else:
+                        raise dump.refusal(packet)
+            yield None
+
+    def _event(self, raw: memoryview) -> Event | None:
+        """The event, if it is data and not of the file's or the connection's making."""
+        try:
+            kind = raw[4]
+            if kind in events.STRUCTURE or raw[17] & events.FLAG_ARTIFICIAL:
+                self._structure(kind, raw)
+                return None
+            event = events.parse(raw, self.trailer)
+            events.verify(event)
+        except (Corrupt, IndexError) as error:
+            raise self._damage(error) from error
+        if event.type == events.INCIDENT:
+            raise self._incident(event)
+        self.caught_up = False
+        return event
+
+    def _structure(self, kind: int, raw: memoryview) -> None:
+        made_up = bool(raw[17] & events.FLAG_ARTIFICIAL)
+        if kind in (events.HEARTBEAT, events.HEARTBEAT_V2):
+            self._heartbeat(_lone(raw))
+            return
+        self.caught_up = False
+        if kind == events.FORMAT_DESCRIPTION:
+            self._format(events.parse(raw, self.trailer))
+        elif kind == events.ROTATE:
+            self._rotate(_lone(raw))
+        elif not made_up:
+            event = events.parse(raw, self.trailer)
+            events.verify(event)
+            self.step(event)
+
+    def _rotate(self, event: Event) -> None:
+        name, pos = events.rotate(event)
+        if name != self.file:
+            self.file, self.file_id = name, ""
+        self.pos = pos
+
+    def _heartbeat(self, event: Event) -> None:
+        """The server waits for more; or it passes over what we have, but then the place is another each time."""
+        place = events.heartbeat(event)
+        self.caught_up = place == (self.file, self.pos)
+        if place[0] == self.file:
+            self.pos = place[1]
+
+    def _format(self, event: Event) -> None:
+        events.verify(event)
+        if self.grouper and self.grouper.summary:
+            raise Corrupt("A log file ends inside a transaction.")
+        description = events.format_description(event)
+        self.trailer = description.trailer
+        self.file_id = events.file_id(event)
+        self._prove_file()
+        self.head = events.MAGIC + bytes(event.raw)
+        self.grouper = Grouper(description, event.server_id, by_place=self.by_place)
+        if self.pos <= event.size + len(events.MAGIC):
+            self.step(event)
+
+    def _prove_file(self) -> None:
+        """A file of the same name must be the same one."""
+        start, known = self.start, self.start.get("file_id")
+        if (
+            known
+            and (self.file, self.identity.server_uuid) == (start["file"], start["server"])
+            and self.file_id != known
+        ):
+            raise continuity.another_file(start)
+
+    def step(self, event: Event) -> None:
+        """Move behind an event of the file; its end position has 32 bits, and a log file may have more bytes."""
+        if event.log_pos:
+            pos = self.pos & ~0xFFFFFFFF | event.log_pos
+            self.pos = pos if pos >= self.pos else pos + (1 << 32)
+
+    def group(self, event: Event, offset: int) -> Transaction | None:
+        """The transaction that this event ends, if it ends one.  offset: of the event in its slice."""
+        try:
+            if self.grouper is None:
+                raise Corrupt("It begins without a format description.")
+            return self.grouper.feed(event, offset, f"{self.file}:{self.pos}")
+        except Corrupt as error:
+            raise self._damage(error) from error
+
+    def _damage(self, error: Exception) -> Corrupt:
+        return Corrupt(
+            f"The binlog is damaged after {self.file} position {self.pos}: {error}",
+            meaning="What comes after it cannot be recovered to; everything before stays restorable.",
+            next_step="Check the server's disk and error log, then take a backup: a new timeline starts with it.",
+        )
+
+    def _incident(self, event: Event) -> Gap:
+        number, message = events.incident(event)
+        return Gap(
+            f"The server noted an incident in its binlog after {self.file} position {self.pos}: {message or number}.",
+            meaning="It says itself that changes are missing from its log there.",
+            next_step="Take a backup: a new timeline starts with it.",
+        )
+
+
+def _lone(raw: memoryview) -> Event:
+    """An event that the connection may have made up: it carries a checksum or not, whatever the file's do."""
+    end = len(raw) - events.CHECKSUM_SIZE
+    carries = zlib.crc32(raw[:end]).to_bytes(events.CHECKSUM_SIZE, "little") == raw[end:]
+    return events.parse(raw, events.CHECKSUM_SIZE if carries else 0)
+
+
+class Cutter:
+    """Gathers transactions and decides where a chunk ends."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        start: Position,
+        interval: float,
+        max_bytes: int,
+        deadline: float | None,
+        run: Run,
+        on_caught_up: Callable[[Position], None],
+    ) -> None:
+        self.reader = reader
+        self.source = reader.arrivals()
+        self.end: Position = start  # of the last chunk
+        self.interval, self.max_bytes, self.deadline = interval, max_bytes, deadline
+        self.run, self.on_caught_up = run, on_caught_up
+        self.gtids = self._executed(start)
+        self.head = b""
+        self.began: Place | None = None  # where the open transaction did
+        self.looked = 0.0
+        self._reset(b"")
+
+    def _executed(self, start: Position) -> GtidSet | DomainSet | None:
+        if start["gtids"] is None:
+            return None
+        kind = DomainSet if self.reader.identity.flavour == "mariadb" else GtidSet
+        return kind.parse(start["gtids"])
+
+    def _reset(self, rest: bytes | bytearray) -> None:
+        """Begin the next chunk, with what is there of an open transaction."""
+        self.data = bytearray(self.head) + rest
+        self.whole = len(self.head)  # bytes of `data` up to the end of the last whole transaction
+        self.transactions: list[Transaction] = []
+        self.opened = time.monotonic()
+        if rest and self.reader.grouper:
+            self.reader.grouper.rebase(self.whole)
+
+    def chunks(self) -> Iterator[Chunk]:
+        try:
+            for event in self.source:
+                if event is not None:
+                    yield from self._take(event)
+                    continue
+                yield from self._look()
+                if self._over():
+                    break
+            yield from self._cut()
+            yield from self._follow()
+            if self.reader.drained:
+                self.on_caught_up(self.end)
+        except LeaseLost:
+            raise
+        except EngineError:
+            yield from self._cut()
+            raise
+
+    def _over(self) -> bool:
+        now = time.monotonic()
+        if now - self.looked >= TICK:
+            self.looked = now
+            self._obey()
+        return self.deadline is not None and now >= self.deadline
+
+    def _obey(self) -> None:
+        if self.run.should_stop():
+            raise Stopped("Shipping was told to stop.")
+
+    def _look(self) -> Iterator[Chunk]:
+        """What is due by the clock, and what a waiting server tells."""
+        if self.whole > len(self.head):
+            if time.monotonic() - self.opened >= self.interval:
+                yield from self._cut()
+                self.reader.caught_up = False  # storing it took its time
+        elif self.reader.caught_up:
+            yield from self._follow()
+            self.reader.caught_up = False
+            self.on_caught_up(self.end)
+
+    def _take(self, event: Event) -> Iterator[Chunk]:
+        if self.head is not self.reader.head:
+            yield from self._cut()  # the log file ended
+            self.head = self.reader.head
+            self._reset(b"")
+        if event.type in events.GTIDS:
+            self.began = self.reader.place
+        done = self._append(event)
+        if done:
+            if not self.transactions:
+                self.opened = time.monotonic()
+            self.transactions.append(done)
+        if self.began is None:
+            self.whole = len(self.data)
+            if self.whole >= self.max_bytes:
+                yield from self._cut()
+        elif len(self.data) - self.whole > LARGE:
+            yield from self._cut()
+            yield from self._large()
+
+    def _append(self, event: Event) -> Transaction | None:
+        """Take the event's bytes, and note its transaction if it ends one."""
+        reader = self.reader
+        done = reader.group(event, len(self.data))
+        self.data += event.raw
+        reader.step(event)
+        if done:
+            self.began = None
+            if self.gtids is not None:
+                self.gtids.add(done.identity)
+        return done
+
+    def _cut(self) -> Iterator[Chunk]:
+        """The whole transactions that were gathered, if any, as a chunk; an open one stays for the next."""
+        if self.whole > len(self.head):
+            rest = self.data[self.whole :]
+            del self.data[self.whole :]
+            chunk = Chunk(self.end, _pieces(self.data), self._position(), self.transactions, self._exact())
+            self.end = chunk.end
+            self._reset(rest)
+            yield chunk
+
+    def _follow(self) -> Iterator[Chunk]:
+        """Without GTIDs: move the stored position on into a new log file that holds nothing yet."""
+        reader = self.reader
+        if self.gtids is None and self.began is None and reader.file != self.end["file"] and reader.file_id:
+            chunk = Chunk(self.end, [reader.head], self._position(), [], self._exact())
+            self.end = chunk.end
+            yield chunk
+
+    def _large(self) -> Iterator[Chunk]:
+        """The open transaction as a chunk of its own, handed on while it comes."""
+        chunk = Chunk(self.end, (), exact_times=self._exact())
+        chunk.payload = self._stream(chunk)
+        yield chunk
+        if not chunk.transactions:
+            raise RuntimeError("The chunk of a large transaction was not used up.")
+        self.end = chunk.end
+        self._reset(b"")
+
+    def _stream(self, chunk: Chunk) -> Iterator[bytes]:
+        for event in self.source:
+            if event is None:
+                self._obey()
+                continue
+            done = self._append(event)
+            if done or len(self.data) >= PIECE:
+                yield bytes(self.data)
+                self.data.clear()
+            if done:
+                chunk.end = self._position()
+                chunk.transactions.append(done)
+                return
+        raise Transient("The log ended inside a transaction.")
+
+    def _position(self) -> Position:
+        """Where the last whole transaction ended."""
+        file, pos, file_id = self.began or self.reader.place
+        gtids = None if self.gtids is None else str(self.gtids)
+        server = self.reader.identity.server_uuid
+        return {"server": server, "file": file, "pos": pos, "file_id": file_id, "gtids": gtids}
+
+    def _exact(self) -> bool:
+        return self.reader.identity.flavour == "mysql"
+
+
+def _pieces(data: bytearray) -> Iterator[bytes]:
+    with memoryview(data) as view:
+        for at in range(0, len(view), PIECE):
+            yield bytes(view[at : at + PIECE])
