@@ -22,7 +22,7 @@ from backups.engine import codec, index, layout, manifest
 from backups.engine.errors import Corrupt, LeaseLost, Refused, Transient
 from backups.engine.manifest import Manifest
 from backups.engine.types import BackupPoint, DataRef, SliceIndex, SlicePoint
-from storages.stores.base import AlreadyExists, NotFound, ObjectStore, StoreError
+from storages.stores.base import AlreadyExists, NotFound, ObjectInfo, ObjectStore, StoreError
 
 BLOCK = 8 << 20  # what is hashed, fetched and proven at once
 PIECE = 1 << 20  # what is handed on at once
@@ -170,7 +170,7 @@ class Archive:
         prefix = layout.index_prefix(self.database, timeline, level)
         start = layout.index(self.database, timeline, level, after) if after >= 0 else ""
         with told(prefix):
-            for info in self.store.list(prefix, start):
+            for info in _listing(self.store, prefix, start):
                 if layout.parse(info.key):
                     yield info.key
 
@@ -210,7 +210,7 @@ class Archive:
 
     def _exists(self, key: str) -> bool:
         with told(key):
-            return any(info.key == key for info in islice(self.store.list(key), 1))
+            return any(info.key == key for info in islice(_listing(self.store, key), 1))
 
     # Giving up
 
@@ -239,7 +239,7 @@ class Archive:
 
     def _keys(self, prefix: str) -> Iterator[str]:
         with told(prefix):
-            for info in self.store.list(prefix):
+            for info in _listing(self.store, prefix):
                 yield info.key
 
     def _delete(self, keys: Iterable[str]) -> None:
@@ -280,11 +280,25 @@ def _tried(request: Callable[[], T]) -> T:
     return request()
 
 
+def _listing(store: ObjectStore, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+    """A listing that goes on after its last key where the store says 'later'."""
+    for wait in (*WAITS, None):
+        try:
+            for info in store.list(prefix, after):
+                yield info
+                after = info.key
+            return
+        except StoreError as error:
+            if not error.transient or wait is None:
+                raise
+        time.sleep(wait)
+
+
 def _folders(store: ObjectStore, prefix: str) -> Iterator[str]:
     """The uuids right below a prefix, one listing each however many objects they hold."""
     after = ""
     with told(prefix):
-        while info := next(iter(store.list(prefix, after)), None):
+        while info := next(_listing(store, prefix, after), None):
             name, slash, _ = info.key[len(prefix) :].partition("/")
             if slash and layout.is_uuid(name):
                 yield name
