@@ -247,9 +247,14 @@ def free_port() -> int:
     """A port that nobody listens on, below those that the system gives to outgoing connections."""
     while True:
         port = random.randrange(15000, 32000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+        if not listening(port):
+            return port
+
+
+def listening(port: int) -> bool:
+    """Whether something on this machine answers at the port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _template(installation: Installation) -> Path:
