@@ -9,13 +9,15 @@ import ssl
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import pymysql
 from pymysql.constants import CR, ER
 
 from backups.engine.errors import EngineError, Refused, Transient
 from backups.engine.types import Position
+
+Connection: TypeAlias = "pymysql.Connection[Any]"
 
 OLDEST = {"mysql": (8, 0), "mariadb": (10, 6)}
 NAMES = {"mysql": "MySQL", "mariadb": "MariaDB"}
@@ -80,7 +82,7 @@ def quote(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def connect(config: ServerConfig, *, timeout: float = 10, **options: Any) -> pymysql.Connection[Any]:
+def connect(config: ServerConfig, *, timeout: float = 10, **options: Any) -> Connection:
     """A session with utf8mb4, autocommit and an empty sql_mode; `options` go to pymysql.connect.
 
     timeout: seconds for the connection and the sign-in; afterwards `read_timeout` counts (default: none).
@@ -267,18 +269,18 @@ def explain(error: Exception, doing: str) -> EngineError:
     return Refused(f"{doing} failed: {text} (error {code}).")
 
 
-def flavour_of(connection: pymysql.Connection[Any]) -> Literal["mysql", "mariadb"]:
+def flavour_of(connection: Connection) -> Literal["mysql", "mariadb"]:
     return "mariadb" if "mariadb" in connection.get_server_info().lower() else "mysql"
 
 
-def version_of(connection: pymysql.Connection[Any]) -> tuple[int, ...]:
+def version_of(connection: Connection) -> tuple[int, ...]:
     """(9, 7, 4); MariaDB's greeting hides its own behind "5.5.5-"."""
     text = connection.get_server_info().removeprefix("5.5.5-")
     found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
     return tuple(int(part) for part in found.groups("0")) if found else (0, 0, 0)
 
 
-def identify(connection: pymysql.Connection[Any]) -> Identity:
+def identify(connection: Connection) -> Identity:
     """What the server is; raises Refused where it is older than what Everest knows."""
     flavour, version = flavour_of(connection), version_of(connection)
     if version < OLDEST[flavour]:
@@ -300,62 +302,63 @@ def identify(connection: pymysql.Connection[Any]) -> Identity:
     )
 
 
-def _server_uuid(connection: pymysql.Connection[Any], flavour: str) -> str:
+def _server_uuid(connection: Connection, flavour: str) -> str:
     if flavour == "mysql":
         return str(value(connection, "SELECT @@server_uuid"))
     uid = variables(connection, ("server_uid",)).get("server_uid")
     return uid or str(value(connection, "SELECT CONCAT_WS(':', @@hostname, @@port, @@datadir)"))
 
 
-def rows(connection: pymysql.Connection[Any], sql: str, parameters: Any = None) -> tuple[tuple[Any, ...], ...]:
+def rows(connection: Connection, sql: str, parameters: Any = None) -> tuple[tuple[Any, ...], ...]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return tuple(cursor.fetchall())
 
 
-def value(connection: pymysql.Connection[Any], sql: str, parameters: Any = None) -> Any:
+def value(connection: Connection, sql: str, parameters: Any = None) -> Any:
     """The first column of the first row, None where there is no row."""
     found = rows(connection, sql, parameters)
     return found[0][0] if found else None
 
 
-def variables(connection: pymysql.Connection[Any], names: tuple[str, ...]) -> dict[str, str]:
+def variables(connection: Connection, names: tuple[str, ...]) -> dict[str, str]:
     """Global settings by name; one that this server does not have is left out."""
     return dict(rows(connection, "SHOW GLOBAL VARIABLES WHERE Variable_name IN %s", (names,)))
 
 
-def current_position(connection: pymysql.Connection[Any]) -> Position:
-    """Where the server's binlog ends now; exact under a lock, a moment's truth without one.
+def current_position(connection: Connection) -> Position:
+    """Where the server's binlog ends now, a moment's truth; under a lock `position_now` is exact.
 
     Raises Refused where the binlog is off.
     """
-    position = _position(connection)
+    identity = identify(connection)
+    position = position_now(connection, identity)
     for _ in range(5):
         # File and GTIDs are not read as one: two equal answers in a row belong together.
-        again = _position(connection)
+        again = position_now(connection, identity)
         if again == position:
             break
         position = again
     return position
 
 
-def _position(connection: pymysql.Connection[Any]) -> dict[str, Any]:
-    flavour, new_name = flavour_of(connection), version_of(connection) >= (8, 2)
-    statement = "SHOW BINARY LOG STATUS" if flavour == "mysql" and new_name else "SHOW MASTER STATUS"
-    found = rows(connection, statement)
+def position_now(connection: Connection, identity: Identity) -> Position:
+    """One look, with as few questions as can be: this runs under a lock that holds up every writer."""
+    new_name = identity.flavour == "mysql" and identity.version >= (8, 2)
+    found = rows(connection, "SHOW BINARY LOG STATUS" if new_name else "SHOW MASTER STATUS")
     if not found:
         raise Refused(
             "The server writes no binary log.",
             meaning="Without it there is no exact position for a backup, and no recovery to a moment.",
             next_step="Set log_bin and server_id in the server's configuration and restart it.",
         )
-    gtids: str | None
-    if flavour == "mariadb":
+    gtids = None
+    if identity.flavour == "mariadb":
         gtids = str(value(connection, "SELECT @@global.gtid_binlog_pos"))
-    else:
-        gtids = str(found[0][4]).replace("\n", "") if value(connection, "SELECT @@gtid_mode") == "ON" else None
+    elif identity.gtid:
+        gtids = str(found[0][4]).replace("\n", "")
     return {
-        "server": _server_uuid(connection, flavour),
+        "server": identity.server_uuid,
         "file": str(found[0][0]),
         "pos": int(found[0][1]),
         "file_id": "",

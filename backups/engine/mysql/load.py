@@ -1,0 +1,286 @@
+"""A backup's schemas and rows into a prepared, empty target."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+
+import pymysql
+from pymysql.constants import CLIENT, COMMAND
+
+from backups.engine.archive import Archive
+from backups.engine.errors import Refused, Stopped
+from backups.engine.manifest import Manifest, TableEntry
+from backups.engine.mysql import sqlfile, tsv
+from backups.engine.mysql.schema import is_user
+from backups.engine.mysql.server import (
+    Connection,
+    ServerConfig,
+    connect,
+    error_code,
+    error_text,
+    explain,
+    flavour_of,
+    quote,
+    rows,
+    variables,
+)
+from backups.engine.types import DataRef, Run
+
+# What a statement says that another, later one will put right: an object of another schema is not there yet.
+MISSING = (1146, 1305, 1356, 1049, 1054)
+NAME = rb"`(?:[^`]|``)*`"
+VIEW = re.compile(
+    rb"CREATE OR REPLACE [^`]*(?:%b@%b )?SQL SECURITY [A-Z]+ VIEW (%b(?:\.%b)?)" % (NAME, NAME, NAME, NAME)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCounts:
+    """What was put into the target.  broken: sentences about views that were broken at the source already."""
+
+    schemas: int
+    tables: int
+    rows: int
+    broken: tuple[str, ...] = ()
+
+
+def load(
+    config: ServerConfig, archive: Archive, manifest: Manifest, *, threads: int = 4, replace: bool = False, run: Run
+) -> LoadedCounts:
+    """Make the backup's schemas, fill them, then add views, routines, triggers and events.
+
+    replace: first drop every user schema of the target; otherwise one with a name of the backup's is refused.
+    The target's log gets nothing of it (sql_log_bin=0).  Raises Refused, Transient, Corrupt, Stopped; the target
+    then holds a part of the backup.
+    """
+    try:
+        with closing(_session(config)) as control:
+            _make_room(control, manifest, replace, run)
+            for schema in manifest.schemas:
+                _run_file(control, archive, schema.create, f"Creating schema {schema.name}", run)
+            _fill(config, archive, manifest, threads, run)
+            broken = _finish(control, archive, manifest, run)
+    except pymysql.MySQLError as error:
+        raise explain(error, "Loading the backup") from error
+    tables = sum(len(schema.tables) for schema in manifest.schemas)
+    return LoadedCounts(len(manifest.schemas), tables, manifest.rows, broken)
+
+
+def _session(config: ServerConfig) -> Connection:
+    """A session that stores what it is given.
+
+    unique_checks stay on: without them InnoDB's change buffer would take duplicates in a unique index silently,
+    which a target with another collation version could make of rows that differ at the source.
+    """
+    connection = connect(config, client_flag=CLIENT.LOCAL_FILES)
+    settings = {
+        "sql_log_bin": 0,
+        "foreign_key_checks": 0,
+        "unique_checks": 1,
+        "auto_increment_increment": 1,
+        "auto_increment_offset": 1,
+        "time_zone": "'+00:00'",
+        "sql_mode": "'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
+        "net_read_timeout": 3600,
+        "net_write_timeout": 3600,
+        "wait_timeout": 31536000,
+        "lock_wait_timeout": 60,
+    }
+    if flavour_of(connection) == "mariadb":
+        settings |= {"check_constraint_checks": 0, "max_statement_time": 0}
+        if variables(connection, ("system_versioning_insert_history",)):
+            settings["system_versioning_insert_history"] = 1
+    connection.query("SET SESSION " + ", ".join(f"{name} = {value}" for name, value in settings.items()))
+    return connection
+
+
+def _make_room(control: Connection, manifest: Manifest, replace: bool, run: Run) -> None:
+    found = [name for (name,) in rows(control, "SHOW DATABASES") if is_user(name)]
+    taken = {name.lower() for name in found} & {schema.name.lower() for schema in manifest.schemas}
+    if taken and not replace:
+        raise Refused(
+            f"The target holds schemas of the backup already: {', '.join(sorted(taken))}.",
+            meaning="They were not touched.",
+            next_step="Confirm that they are to be replaced, or choose an empty target.",
+        )
+    for name in found if replace else ():
+        _stop_if_asked(run)
+        run.log(f"Dropping schema {name} on the target.")
+        control.query(f"DROP DATABASE {quote(name)}")
+
+
+def _run_file(control: Connection, archive: Archive, ref: DataRef, doing: str, run: Run) -> None:
+    for statement in sqlfile.parse(archive.read_data(ref)):
+        _stop_if_asked(run)
+        try:
+            _execute(control, statement)
+        except pymysql.MySQLError as error:
+            raise explain(error, f"{doing} ({_named(statement)})") from error
+
+
+def _execute(control: Connection, statement: bytes) -> None:
+    """Bytes as they are: a routine's text is in its own character set."""
+    control._execute_command(COMMAND.COM_QUERY, statement)
+    control._affected_rows = control._read_query_result()
+
+
+def _named(statement: bytes) -> str:
+    """What a statement makes, short enough for a sentence."""
+    return re.sub(r"\s+", " ", statement[:120].decode("utf-8", "replace"))
+
+
+def _finish(control: Connection, archive: Archive, manifest: Manifest, run: Run) -> tuple[str, ...]:
+    """Programs of all schemas.  What fails for want of another is tried again once the others are there."""
+    files = [_Programs(s.name, list(sqlfile.parse(archive.read_data(s.finish)))) for s in manifest.schemas if s.finish]
+    waiting = -1
+    while waiting != sum(len(file.left) for file in files):
+        waiting = sum(len(file.left) for file in files)
+        for file in files:
+            file.make(control, run)
+    control.query("SET SESSION timestamp = DEFAULT")
+    return tuple(sentence for file in files for sentence in file.give_up(control, run))
+
+
+class _Programs:
+    """One schema's finish file, run until nothing more of it succeeds."""
+
+    def __init__(self, schema: str, statements: list[bytes]) -> None:
+        self.schema = schema
+        self.statements = statements
+        self.left = {number for number, statement in enumerate(statements) if statement.startswith(b"CREATE ")}
+        self.errors: dict[int, Exception] = {}
+
+    def make(self, control: Connection, run: Run) -> None:
+        """Settings are set again each time; a CREATE that succeeded is not run twice."""
+        if not self.left:
+            return
+        for number, statement in enumerate(self.statements):
+            _stop_if_asked(run)
+            create = statement.startswith(b"CREATE ")
+            if create and number not in self.left:
+                continue
+            try:
+                _execute(control, statement)
+                self.left.discard(number)
+            except pymysql.MySQLError as error:
+                if not create or error_code(error) not in MISSING:
+                    raise explain(error, f"Creating in schema {self.schema} ({_named(statement)})") from error
+                self.errors[number] = error
+
+    def give_up(self, control: Connection, run: Run) -> Iterator[str]:
+        """A view that nothing helps was broken at the source: its placeholder goes, a person is told."""
+        for number in sorted(self.left):
+            statement, error = self.statements[number], self.errors[number]
+            view = VIEW.match(statement)
+            if not view:
+                raise explain(error, f"Creating in schema {self.schema} ({_named(statement)})") from error
+            _execute(control, b"DROP VIEW IF EXISTS " + view[1])
+            name = view[1].decode("utf-8", "replace")
+            sentence = f"View {name} was broken at the source and is left out: {error_text(error)}."
+            run.log(sentence)
+            yield sentence
+
+
+def _fill(config: ServerConfig, archive: Archive, manifest: Manifest, threads: int, run: Run) -> None:
+    """All objects side by side, the largest tables first; the first failure ends the others."""
+    work = _Work(archive, manifest, run)
+    sizes = sorted(range(len(work.tables)), key=lambda n: -sum(ref.size for ref in work.tables[n].entry.objects))
+    work.waiting.extend((n, ref) for n in sizes for ref in work.tables[n].entry.objects)
+    busy = min(threads, len(work.waiting))
+    if busy:
+        with ThreadPoolExecutor(busy, thread_name_prefix="load") as pool:
+            outcomes = [pool.submit(work.run_all, config) for _ in range(busy)]
+        raise_first([outcome.exception() for outcome in outcomes])
+    for table in work.tables:
+        table.compare()
+
+
+class _Table:
+    """A table on its way in: its rows are counted over all of its objects."""
+
+    def __init__(self, schema: str, entry: TableEntry) -> None:
+        self.name = f"{schema}.{entry.name}"
+        self.sql = f"LOAD DATA LOCAL INFILE 'rows' INTO TABLE {quote(schema)}.{quote(entry.name)} {entry.load}"
+        self.entry = entry
+        self.rows = 0
+
+    def compare(self) -> None:
+        if self.rows != self.entry.rows:
+            raise Refused(
+                f"{self.name} took {self.rows} of its {self.entry.rows} rows.",
+                meaning="The target does not hold what the backup holds; do not use it.",
+                next_step="Look for a unique key or a setting of the target that the source does not have.",
+            )
+
+
+class _Work:
+    """What the threads share."""
+
+    def __init__(self, archive: Archive, manifest: Manifest, run: Run) -> None:
+        self.archive = archive
+        self.run = run
+        self.tables = [_Table(schema.name, entry) for schema in manifest.schemas for entry in schema.tables]
+        self.waiting: deque[tuple[int, DataRef]] = deque()
+        self.lock = threading.Lock()
+        self.failed = threading.Event()
+        self.total = manifest.rows
+        self.done = 0
+
+    def run_all(self, config: ServerConfig) -> None:
+        try:
+            with closing(_session(config)) as connection:
+                while not self.failed.is_set():
+                    try:
+                        number, ref = self.waiting.popleft()
+                    except IndexError:
+                        return
+                    self._load(connection, self.tables[number], ref)
+        except BaseException:
+            self.failed.set()
+            raise
+
+    def _load(self, connection: Connection, table: _Table, ref: DataRef) -> None:
+        try:
+            loaded, warnings = tsv.load(connection, table.sql, self._watched(self.archive.read_data(ref)))
+            told = rows(connection, "SHOW WARNINGS LIMIT 3") if warnings else ()
+        except pymysql.MySQLError as error:
+            raise explain(error, f"Loading {table.name}") from error
+        if warnings:
+            raise Refused(
+                f"The target would not take rows of {table.name} as they are: "
+                f"{'; '.join(str(row[2]) for row in told)} ({warnings} warnings).",
+                meaning="The target does not hold what the backup holds; do not use it.",
+                next_step="Look for what differs in the target's version and settings.",
+            )
+        with self.lock:
+            table.rows += loaded
+            self.done += loaded
+            self.run.progress("load", self.done, self.total, "rows")
+
+    def _watched(self, parts: Iterator[bytes]) -> Iterator[bytes]:
+        for part in parts:
+            if self.failed.is_set():
+                raise Stopped("Another part of the restore failed.")
+            _stop_if_asked(self.run)
+            yield part
+
+
+def raise_first(errors: Sequence[BaseException | None]) -> None:
+    """The cause, not the `Stopped` that it made of the other threads."""
+    raised = [error for error in errors if error is not None]
+    for error in raised:
+        if not isinstance(error, Stopped):
+            raise error
+    if raised:
+        raise raised[0]
+
+
+def _stop_if_asked(run: Run) -> None:
+    if run.should_stop():
+        raise Stopped("The restore was stopped.", meaning="The target holds a part of the backup: do not use it.")

@@ -1,0 +1,263 @@
+"""What a server's user schemas are made of, read so that two readings can be compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pymysql
+
+from backups.engine.mysql.server import SYSTEM_SCHEMAS, Connection, Identity, quote
+
+Row = tuple[Any, ...]
+
+# Engines whose tables hold no rows of their own: a definition is all there is to back up.
+ROWLESS = ("MRG_MYISAM", "MRG_MyISAM", "FEDERATED", "BLACKHOLE", "SPIDER", "CONNECT", "PERFORMANCE_SCHEMA")
+# LOAD DATA in CHARACTER SET binary would take these types' text for their inner form: given as text by CONVERT.
+TEXT_TYPES = ("json", "inet4", "inet6", "uuid")
+COUNTER = re.compile(rb"(\n\) [^\n]*?)AUTO_INCREMENT=(\d+) ?")
+ENGINE = re.compile(rb"(\n\) [^\n]*?ENGINE=\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column whose values are stored (not generated)."""
+
+    name: str
+    type: str
+
+    @property
+    def expression(self) -> str:
+        """Its value as exact text: FLOAT prints six digits only."""
+        return f"CAST({quote(self.name)} AS DOUBLE)" if self.type == "float" else quote(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """definition: CREATE TABLE without the AUTO_INCREMENT value, which is `counter`.  size: a guess in bytes."""
+
+    name: str
+    engine: str
+    kind: str
+    definition: bytes
+    columns: tuple[Column, ...]
+    counter: int = field(compare=False)
+    size: int = field(compare=False)
+
+    @property
+    def in_view(self) -> bool:
+        """Whether a consistent snapshot covers it."""
+        return self.engine == "InnoDB"
+
+    @property
+    def has_rows(self) -> bool:
+        return self.engine not in ROWLESS and self.kind != "SEQUENCE"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A view, routine, trigger or event: its statement in its own character set, and the session it needs."""
+
+    kind: str
+    name: str
+    definition: bytes
+    charset: str
+    collation: str
+    sql_mode: str = ""
+    time_zone: str = ""
+    database_collation: str = ""
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    name: str
+    definition: bytes
+    collation: str
+    tables: tuple[Table, ...]
+    programs: tuple[Program, ...]
+
+
+class Reader:
+    """Reads definitions over a connection of its own, as bytes in the charset they were written in."""
+
+    def __init__(self, connection: Connection, identity: Identity) -> None:
+        self.connection = connection
+        self.identity = identity
+        connection.use_unicode, connection.decoders = False, {}
+
+    def schemas(self) -> tuple[Schema, ...]:
+        """All user schemas, in order of name."""
+        found = self._ask("SELECT SCHEMA_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA ORDER BY 1")
+        return tuple(self._schema(_text(name), _text(collation)) for name, collation in found if is_user(_text(name)))
+
+    def table_ids(self) -> dict[str, int]:
+        """InnoDB's own number for each table and partition: a rebuilt, truncated or swapped one has another."""
+        view = "INNODB_TABLES" if self.identity.flavour == "mysql" else "INNODB_SYS_TABLES"
+        found = self._ask(f"SELECT NAME, TABLE_ID FROM information_schema.{view} WHERE NAME LIKE '%/%'")
+        system = tuple(f"{name}/" for name in SYSTEM_SCHEMAS)
+        return {_text(name): int(number) for name, number in found if not _text(name).startswith(system)}
+
+    def counters(self) -> dict[str, int]:
+        """InnoDB's next AUTO_INCREMENT value of each table it has open, by InnoDB's name for it."""
+        view = "INNODB_TABLESTATS" if self.identity.flavour == "mysql" else "INNODB_SYS_TABLESTATS"
+        found = self._ask(f"SELECT NAME, AUTOINC FROM information_schema.{view} WHERE AUTOINC > 1")
+        return {_text(name): int(number) for name, number in found}
+
+    def sequence(self, schema: str, name: str) -> tuple[int, int]:
+        """A sequence's next value that is not cached, and its cycle count."""
+        (row,) = self._ask(f"SELECT next_not_cached_value, cycle_count FROM {quote(schema)}.{quote(name)}")
+        return int(row[0]), int(row[1])
+
+    def table(self, schema: str, name: str) -> bytes:
+        """CREATE TABLE as it is now, without the AUTO_INCREMENT value."""
+        text: bytes = self._ask(f"SHOW CREATE TABLE {quote(schema)}.{quote(name)}")[0][1]
+        return COUNTER.sub(rb"\1", text, count=1)
+
+    def _schema(self, name: str, collation: str) -> Schema:
+        self._charset("utf8mb4")
+        definition = self._ask(f"SHOW CREATE DATABASE {quote(name)}")[0][1]
+        tables = tuple(self._tables(name))
+        return Schema(name, definition, collation, tables, tuple(self._programs(name)))
+
+    def _tables(self, schema: str) -> Iterator[Table]:
+        columns = self._columns(schema)
+        found = self._ask(
+            "SELECT TABLE_NAME, ENGINE, TABLE_TYPE, COALESCE(DATA_LENGTH, 0) FROM information_schema.TABLES"
+            " WHERE TABLE_SCHEMA = %s AND TABLE_TYPE NOT IN ('VIEW', 'SYSTEM VIEW', 'TEMPORARY') ORDER BY 1",
+            schema,
+        )
+        for name, engine, kind, size in found:
+            yield self._table(schema, _text(name), _text(engine), _text(kind), int(size), columns)
+
+    def _table(self, schema: str, name: str, engine: str, kind: str, size: int, columns: Columns) -> Table:
+        noun = "SEQUENCE" if kind == "SEQUENCE" else "TABLE"
+        text = self._ask(f"SHOW CREATE {noun} {quote(schema)}.{quote(name)}")[0][1]
+        counter = COUNTER.search(text)
+        stored = columns.get(name, [])
+        if kind == "SYSTEM VERSIONED" and not {"ROW START", "ROW END"} & {column[2] for column in stored}:
+            # Without columns of its own for the period the table has two that only their names reveal.
+            stored = [*stored, ("row_start", "timestamp", ""), ("row_end", "timestamp", "")]
+        kept = tuple(Column(c, t) for c, t, expression in stored if expression in ("", "ROW START", "ROW END"))
+        return Table(
+            name, engine, kind, COUNTER.sub(rb"\1", text, count=1), kept, int(counter[2]) if counter else 0, size
+        )
+
+    def _columns(self, schema: str) -> Columns:
+        found = self._ask(
+            "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COALESCE(GENERATION_EXPRESSION, '')"
+            " FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s ORDER BY TABLE_NAME, ORDINAL_POSITION",
+            schema,
+        )
+        columns: Columns = {}
+        for table, name, kind, expression in found:
+            columns.setdefault(_text(table), []).append((_text(name), _text(kind).lower(), _text(expression)))
+        return columns
+
+    def _programs(self, schema: str) -> Iterator[Program]:
+        """In an order in which they can be made: routines, views, triggers in their order, events."""
+        yield from self._routines(schema)
+        yield from self._views(schema)
+        for name, charset, collation, mode, database in self._ask(
+            "SELECT TRIGGER_NAME, CHARACTER_SET_CLIENT, COLLATION_CONNECTION, SQL_MODE, DATABASE_COLLATION"
+            " FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s"
+            " ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER",
+            schema,
+        ):
+            yield self._program("TRIGGER", schema, 2, name, charset, collation, mode, database)
+        for name, charset, collation, mode, database, zone in self._ask(
+            "SELECT EVENT_NAME, CHARACTER_SET_CLIENT, COLLATION_CONNECTION, SQL_MODE, DATABASE_COLLATION, TIME_ZONE"
+            " FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s ORDER BY 1",
+            schema,
+        ):
+            yield self._program("EVENT", schema, 3, name, charset, collation, mode, database, zone)
+
+    def _routines(self, schema: str) -> Iterator[Program]:
+        for kind, name, charset, collation, mode, database in self._ask(
+            "SELECT ROUTINE_TYPE, ROUTINE_NAME, CHARACTER_SET_CLIENT, COLLATION_CONNECTION, SQL_MODE,"
+            " DATABASE_COLLATION FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s ORDER BY 1, 2",
+            schema,
+        ):
+            yield self._program(_text(kind), schema, 2, name, charset, collation, mode, database)
+
+    def _views(self, schema: str) -> Iterator[Program]:
+        columns = self._columns(schema)
+        for name, charset, collation in self._ask(
+            "SELECT TABLE_NAME, CHARACTER_SET_CLIENT, COLLATION_CONNECTION FROM information_schema.VIEWS"
+            " WHERE TABLE_SCHEMA = %s ORDER BY 1",
+            schema,
+        ):
+            names = tuple(column[0] for column in columns.get(_text(name), []))
+            yield self._program("VIEW", schema, 1, name, charset, collation, columns=names)
+
+    def _program(
+        self,
+        kind: str,
+        schema: str,
+        place: int,
+        name: bytes,
+        charset: bytes,
+        collation: bytes,
+        mode: bytes = b"",
+        database: bytes = b"",
+        zone: bytes = b"",
+        columns: tuple[str, ...] = (),
+    ) -> Program:
+        self._charset(_text(charset))
+        definition = self._ask(f"SHOW CREATE {kind} {quote(schema)}.{quote(_text(name))}")[0][place]
+        self._charset("utf8mb4")
+        if definition is None:
+            raise pymysql.err.OperationalError(1142, f"SHOW CREATE {kind} {schema}.{_text(name)} shows no definition")
+        texts = (_text(charset), _text(collation), _text(mode), _text(zone), _text(database))
+        return Program(kind, _text(name), definition, *texts, columns=columns)
+
+    def _charset(self, name: str) -> None:
+        self._ask(f"SET character_set_results = {name}")
+
+    def _ask(self, sql: str, *values: str) -> tuple[Row, ...]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, values or None)
+            return tuple(cursor.fetchall())
+
+
+Columns = dict[str, list[tuple[str, str, str]]]
+
+
+def is_user(schema: str) -> bool:
+    """`#mysql50#...` is a folder in the data directory that is no schema."""
+    return schema.lower() not in SYSTEM_SCHEMAS and not schema.startswith("#mysql50#")
+
+
+def with_counter(definition: bytes, counter: int) -> bytes:
+    """CREATE TABLE with its AUTO_INCREMENT value back in its place."""
+    if not counter:
+        return definition
+    return ENGINE.sub(rb"\1 AUTO_INCREMENT=%d" % counter, definition, count=1)
+
+
+def innodb_name(schema: str, table: str) -> tuple[str, bool]:
+    """InnoDB's name for a table, and whether that is all of it: it ends before the first character beyond ASCII."""
+    known: list[str] = []
+    for character in f"{schema}\0{table}":
+        if not character.isascii():
+            return "".join(known), False
+        known.append("/" if character == "\0" else _file_character(character))
+    return "".join(known).lower(), True
+
+
+def _file_character(character: str) -> str:
+    return character if character.isalnum() or character == "_" else f"@{ord(character):04x}"
+
+
+def numbers_of(schema: str, table: str, ids: Mapping[str, int]) -> dict[str, int]:
+    """The InnoDB numbers of a table and its partitions (and, for names beyond ASCII, of those that begin alike)."""
+    name, whole = innodb_name(schema, table)
+    if whole:
+        return {k: v for k, v in ids.items() if k.lower() == name or k.lower().startswith(f"{name}#")}
+    return {k: v for k, v in ids.items() if k.lower().startswith(name.lower())}
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value or "")

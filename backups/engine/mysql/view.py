@@ -1,0 +1,214 @@
+"""One read view for several connections at one exact place of the binlog, under a lock of milliseconds.
+
+MySQL manual: "FLUSH TABLES WITH READ LOCK", "START TRANSACTION WITH CONSISTENT SNAPSHOT", "LOCK INSTANCE FOR BACKUP".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pymysql
+from pymysql.constants import COMMAND, ER
+
+from backups.engine.errors import EngineError, Refused, Stopped, Transient
+from backups.engine.mysql.grants import grant
+from backups.engine.mysql.schema import Reader, Schema
+from backups.engine.mysql.server import (
+    DENIED,
+    Connection,
+    Identity,
+    error_code,
+    explain,
+    position_now,
+    quote,
+    rows,
+    value,
+)
+from backups.engine.types import Position, Run
+
+PATIENCE = 60.0  # seconds that a backup waits for a quiet moment before it gives up
+LONG_QUERY = 2  # seconds a query may have run when the lock is asked for: it would wait for its end, writers too
+PAUSE = 0.5
+NO_LIMIT = 31_536_000
+
+Sequences = dict[tuple[str, str], tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What was read under the lock.  view_us: the server's clock once every connection's view was open."""
+
+    position: Position
+    view_us: int
+    held_us: int
+    counters: dict[str, int]
+    ids: dict[str, int]
+    sequences: Sequences
+
+
+def prepare(connection: Connection, identity: Identity) -> None:
+    """A session that reads what is stored: no conversion, no limits, UTC, the dump's own pace."""
+    limits = {"mysql": "max_execution_time = 0", "mariadb": "max_statement_time = 0, idle_transaction_timeout = 0"}
+    run(connection, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    run(
+        connection,
+        "SET SESSION time_zone = '+00:00', sql_mode = '', sql_select_limit = 18446744073709551615,"
+        f" sql_quote_show_create = 1, wait_timeout = {NO_LIMIT}, net_read_timeout = 3600, net_write_timeout = 3600,"
+        f" {limits[identity.flavour]}",
+    )
+    if identity.flavour == "mysql" and identity.version >= (8, 0, 30):
+        run(connection, "SET SESSION show_gipk_in_create_table_and_information_schema = ON")
+
+
+def run(connection: Connection, sql: str) -> None:
+    connection.query(sql)
+
+
+def together(connections: Sequence[Connection], sql: str) -> None:
+    """The same statement everywhere at the cost of one round trip: the lock is not held for each in turn."""
+    for connection in connections:
+        connection._execute_command(COMMAND.COM_QUERY, sql)
+    for connection in connections:
+        connection._read_query_result()
+
+
+def hold_definitions(control: Connection, identity: Identity, watcher: Run) -> bool:
+    """Make DDL wait until `control` closes, where the server can and the account may.  MySQL's backup lock."""
+    if identity.flavour != "mysql":
+        return False
+    run(control, f"SET SESSION lock_wait_timeout = {int(PATIENCE)}")
+    try:
+        run(control, "LOCK INSTANCE FOR BACKUP")
+    except pymysql.MySQLError as error:
+        if error_code(error) in DENIED:
+            watcher.log("Without BACKUP_ADMIN a change of definitions does not wait: each table is checked instead.")
+            return False
+        raise explain(error, "Waiting for a running change of definitions") from error
+    return True
+
+
+@contextmanager
+def locked_view(
+    control: Connection, readers: Sequence[Connection], reader: Reader, schemas: Sequence[Schema], watcher: Run
+) -> Iterator[View]:
+    """Open every reader's view at one position; the lock is held until the block ends.
+
+    Raises Refused (no lock may be taken, a prepared XA branch stays), Transient (a long query stays), Stopped.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        _wait_for_queries(control, deadline, watcher)
+        if _locked(control, schemas, deadline):
+            try:
+                view = _open(control, readers, reader, schemas)
+                branches = _prepared(control)
+                if not branches:
+                    yield view
+                    return
+            finally:
+                run(control, "UNLOCK TABLES")
+            _wait_for_branches(branches, deadline, watcher)
+        _pause(watcher)
+
+
+def _locked(control: Connection, schemas: Sequence[Schema], deadline: float) -> bool:
+    """Take the lock within a second, for that long every writer waits too; False where it did not come."""
+    run(control, "SET SESSION lock_wait_timeout = 1")
+    try:
+        _lock(control, schemas)
+        return True
+    except pymysql.MySQLError as error:
+        if error_code(error) != ER.LOCK_WAIT_TIMEOUT:
+            raise explain(error, "Locking the tables for an instant") from error
+        if time.monotonic() > deadline:
+            raise Transient(
+                f"No lock was had within {PATIENCE:.0f} seconds: transactions or queries kept the tables.",
+                meaning="Nothing was backed up.",
+                next_step="Run the backup at a quieter time, or end the long-running queries.",
+            ) from error
+        return False
+
+
+def _lock(control: Connection, schemas: Sequence[Schema]) -> None:
+    try:
+        run(control, "FLUSH TABLES WITH READ LOCK")
+        return
+    except pymysql.MySQLError as error:
+        if error_code(error) not in DENIED:
+            raise
+    tables = [f"{quote(schema.name)}.{quote(table.name)} READ" for schema in schemas for table in schema.tables]
+    try:
+        run(control, f"LOCK TABLES {', '.join(tables)}" if tables else "DO 0")
+    except pymysql.MySQLError as error:
+        if error_code(error) not in DENIED:
+            raise
+        raise _no_lock(control) from error
+
+
+def _no_lock(control: Connection) -> EngineError:
+    user, _, host = str(value(control, "SELECT CURRENT_USER()")).rpartition("@")
+    account = f"'{user}'@'{host}'"
+    return Refused(
+        "The account may neither FLUSH TABLES WITH READ LOCK nor LOCK TABLES.",
+        meaning="Without a lock a backup would belong to no exact moment, so none is taken.",
+        next_step=f"Run: {grant(['RELOAD'], account)}; where that is not to be had: {grant(['LOCK TABLES'], account)}",
+    )
+
+
+def _open(control: Connection, readers: Sequence[Connection], reader: Reader, schemas: Sequence[Schema]) -> View:
+    identity = reader.identity
+    started = time.monotonic()
+    together(readers, "START TRANSACTION WITH CONSISTENT SNAPSHOT")
+    position = position_now(control, identity)
+    view_us = int(value(control, "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)"))
+    sequences = {
+        (schema.name, table.name): reader.sequence(schema.name, table.name)
+        for schema in schemas
+        for table in schema.tables
+        if table.kind == "SEQUENCE"
+    }
+    counters, ids = reader.counters(), reader.table_ids()
+    return View(position, view_us, int((time.monotonic() - started) * 1e6), counters, ids, sequences)
+
+
+def _prepared(control: Connection) -> list[str]:
+    return [str(row[3]) for row in rows(control, "XA RECOVER")]
+
+
+def _wait_for_branches(branches: list[str], deadline: float, watcher: Run) -> None:
+    names = ", ".join(branches)
+    if time.monotonic() > deadline:
+        raise Refused(
+            f"A prepared XA transaction stays open: {names}.",
+            meaning="It is in no consistent view and not in the log after it, so a backup would lose it.",
+            next_step="End it with XA COMMIT or XA ROLLBACK (XA RECOVER lists it), then run the backup again.",
+        )
+    watcher.log(f"Waiting for a prepared XA transaction: {names}.")
+
+
+def _wait_for_queries(control: Connection, deadline: float, watcher: Run) -> None:
+    """Let long queries end, for at most half of the time there is: the lock would wait for them and all writers too."""
+    until = deadline - PATIENCE / 2
+    told = False
+    while time.monotonic() < until:
+        found = rows(
+            control,
+            "SELECT ID, TIME FROM information_schema.PROCESSLIST WHERE COMMAND = 'Query' AND TIME >= %s"
+            " AND ID <> CONNECTION_ID() AND STATE NOT IN ('User sleep', 'Waiting for backup lock')",
+            (LONG_QUERY,),
+        )
+        if not found:
+            return
+        if not told:
+            watcher.log(f"Waiting for a query that has been running for {found[0][1]} seconds (id {found[0][0]}).")
+            told = True
+        _pause(watcher)
+
+
+def _pause(watcher: Run) -> None:
+    if watcher.should_stop():
+        raise Stopped("The backup was stopped before its view was open.")
+    time.sleep(PAUSE)
