@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+MIRROR = "http://deb.debian.org/debian"
 USELESS = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/perl", "usr/lib/x86_64-linux-gnu/perl")
 
 
@@ -79,13 +80,11 @@ def _fetch(root: Path, packages: Sequence[str], say: Callable[[str], object]) ->
 
 
 def _mirror() -> str:
-    """The mirror that this machine's apt already uses."""
+    """The mirror that this machine's apt already uses, else everybody's."""
     argv = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"]
     found = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
     mirrors = [uri for uri in found if "security" not in uri]
-    if not mirrors:
-        raise Unavailable("apt knows no mirror of Debian. Run `apt-get update` once, then try again.")
-    return mirrors[0]
+    return mirrors[0] if mirrors else MIRROR
 
 
 def _download(work: Path, packages: Sequence[str]) -> list[Path]:
