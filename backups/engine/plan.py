@@ -143,8 +143,15 @@ def _holder(ordered: list[SlicePoint], position: Position, at_or_before: AtOrBef
         if ordered[place].level in levels:
             levels.remove(ordered[place].level)
             if at_or_before(position, ordered[place].end):
-                return place
+                return _longest(ordered, place)
     return None
+
+
+def _longest(ordered: list[SlicePoint], place: int) -> int:
+    """Of the slices of several levels that begin where this one does, the longest: it is the first in order."""
+    while place and ordered[place - 1].sequence == ordered[place].sequence:
+        place -= 1
+    return place
 
 
 def _no_backup(
