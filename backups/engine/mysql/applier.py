@@ -1,0 +1,264 @@
+"""Does steps on a target, in order, in one session, while the next ones are being decoded.
+
+One session over all slices: temporary tables of statement logs live in it.  Nothing it does is written to the
+target's own binlog.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from types import TracebackType
+from typing import IO
+
+import pymysql
+from pymysql.constants import CLIENT, ER
+
+from backups.engine.errors import EngineError, Refused, Stopped
+from backups.engine.mysql import tsv
+from backups.engine.mysql.context import Session, with_definer
+from backups.engine.mysql.server import (
+    Connection,
+    ServerConfig,
+    connect,
+    error_code,
+    explain,
+    flavour_of,
+    quote,
+    rows,
+    value,
+    variables,
+    version_of,
+)
+from backups.engine.mysql.steps import Control, Done, Format, Rows, Statement, Step
+from backups.engine.types import Run
+
+AHEAD = 3  # steps decoded while one is being done
+LOOK_SECONDS = 0.2  # between looks at should_stop
+LARGEST_PACKET = 1 << 30
+_IDLE_SECONDS = 86400  # how long the session may wait for a slow storage
+
+# Session settings under which nothing fails or is altered that went through on the source.
+_SETTINGS = {
+    "completion_type": "0",
+    "innodb_strict_mode": "0",
+    "max_statement_time": "0",
+    "net_read_timeout": "3600",
+    "net_write_timeout": "3600",
+    "sql_generate_invisible_primary_key": "0",
+    "sql_safe_updates": "0",
+    "system_versioning_alter_history": "KEEP",
+    "wait_timeout": str(_IDLE_SECONDS),
+}
+_SELECTED_ELSEWHERE = "information_schema"  # selected where a statement's own default schema is gone
+_DROP_TEMPORARY = re.compile(rb"(?is)\s*DROP\s+(?:/\*.*?\*/\s*)?TEMPORARY\s+TABLE\b")
+_UNKNOWN_ZONE, _PACKET_TOO_LARGE = 1298, ER.NET_PACKET_TOO_LARGE
+
+
+class Applier:
+    """A context manager: what was taken is done when `finish` returns; on an exception the rest is given up."""
+
+    def __init__(self, config: ServerConfig, run: Run, *, system_time_zone: str, total: int) -> None:
+        self.config = config
+        self.run = run
+        self.total = total  # source transactions that will come, for the progress; 0: unknown
+        self.done, self.last = 0, ""
+        self.connection = connect(config, client_flag=CLIENT.LOCAL_FILES)
+        try:
+            self._set_up(system_time_zone)
+        except pymysql.MySQLError as error:
+            self.connection.close()
+            raise explain(error, "Preparing the session that replays") from error
+        self._pool = ThreadPoolExecutor(1, "apply")
+        self._queue: deque[Future[None]] = deque()
+        self._failed = False
+        self._looked = 0.0
+
+    def _set_up(self, system_time_zone: str) -> None:
+        connection = self.connection
+        self.flavour = flavour_of(connection)
+        known = variables(connection, tuple(_SETTINGS))
+        self._run("SET SESSION sql_log_bin = 0")
+        self._run("SET SESSION " + ", ".join(f"{name} = {_SETTINGS[name]}" for name in known))
+        self.packet = min(int(value(connection, "SELECT @@max_allowed_packet")), LARGEST_PACKET)
+        zone = zone_for(system_time_zone, str(value(connection, "SELECT @@system_time_zone")))
+        self.session = Session(self.flavour, zone, dict(_collations(connection)))
+        self.schema: str | None = None
+
+    @property
+    def largest(self) -> int:
+        """Bytes of row events that fit into one BINLOG statement."""
+        return (self.packet - 1024) // 4 * 3
+
+    # The queue
+
+    def __enter__(self) -> Applier:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._failed = True  # what is still queued is not done any more
+        if kind is not None and not all(future.done() for future in self._queue):
+            self._kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.connection.close()
+
+    def take(self, step: Step) -> None:
+        """Have one step done; raises what an earlier one failed with, or Stopped."""
+        self._settle(AHEAD)
+        self._queue.append(self._pool.submit(self._do, step))
+
+    def finish(self) -> None:
+        self._settle(0)
+
+    def _settle(self, most: int) -> None:
+        """Wait until at most so many steps are queued."""
+        while True:
+            while self._queue and self._queue[0].done():
+                self._queue.popleft().result()
+            self._look()
+            if len(self._queue) <= most:
+                return
+            wait([self._queue[0]], timeout=LOOK_SECONDS)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self.run.progress("replay", self.done, self.total, "transactions")
+            if self.run.should_stop():
+                raise Stopped("The replay was told to stop.", meaning=self._reached())
+
+    def _kill(self) -> None:
+        """End the statement that the session is busy with, so that a stop need not wait for it."""
+        with suppress(EngineError, pymysql.MySQLError):  # the session may have ended by itself
+            other = connect(self.config)
+            with other:
+                rows(other, f"KILL QUERY {int(self.connection.thread_id())}")
+
+    # One step
+
+    def _do(self, step: Step) -> None:
+        if self._failed:
+            return
+        try:
+            self._dispatch(step)
+        except (pymysql.MySQLError, OSError, EngineError) as error:
+            self._failed = True
+            raise self._explained(error, step) from error
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _dispatch(self, step: Step) -> None:
+        if isinstance(step, Rows):
+            self._binlog(step.raw)
+        elif isinstance(step, Control):
+            self._run(step.sql)
+        elif isinstance(step, Done):
+            self.done, self.last = self.done + step.count, step.last
+        elif isinstance(step, Statement):
+            self._statement(step)
+        else:
+            self._format(step)
+
+    def _format(self, step: Format) -> None:
+        self._binlog(step.raw)
+        if self.flavour == "mysql":
+            # It leaves GTID_NEXT undetermined, and every statement after it would fail.
+            self._run("SET SESSION gtid_next = 'AUTOMATIC'")
+
+    def _binlog(self, raw: bytes) -> None:
+        self._run(b"BINLOG '" + binascii.b2a_base64(raw, newline=False) + b"'")
+
+    def _statement(self, step: Statement) -> None:
+        query = step.query
+        if step.use:
+            self._use(query.schema)
+        for sql in self.session.prepare(query, step.timestamp, step.before):
+            self._run(sql)
+        sql = with_definer(query)
+        if len(sql) > self.packet - 1024:
+            raise pymysql.err.OperationalError(_PACKET_TOO_LARGE, "the statement is larger than max_allowed_packet")
+        try:
+            self._load(sql, step.file) if step.file else self._run(sql)
+        except pymysql.MySQLError as error:
+            code = error_code(error)
+            if code != query.error_code and not (code == ER.BAD_TABLE_ERROR and _DROP_TEMPORARY.match(sql)):
+                raise
+        else:
+            if query.error_code:
+                raise Refused(
+                    f"A statement that stopped half-way on the source with error {query.error_code} "
+                    "went through on the target.",
+                    meaning="The target no longer equals the source.",
+                )
+        if not step.use:
+            self.schema = None  # it may have dropped the selected one
+
+    def _use(self, schema: str) -> None:
+        """Select the schema; where it is gone, one in which nothing can be made or changed by its bare name."""
+        if schema == self.schema:
+            return
+        for sql in self.session.readable(schema):
+            self._run(sql)
+        try:
+            self._run(f"USE {quote(schema)}")
+        except pymysql.MySQLError as error:
+            if error_code(error) != ER.BAD_DB_ERROR:
+                raise
+            self._run(f"USE {_SELECTED_ELSEWHERE}")
+        self.schema = schema
+        self.session.schema_changed()
+
+    def _load(self, sql: bytes, file: IO[bytes]) -> None:
+        file.seek(0)
+        tsv.load(self.connection, sql, iter(lambda: file.read(tsv.SEND), b""))
+        file.close()
+
+    def _run(self, sql: str | bytes) -> None:
+        self.connection.query(sql)
+
+    # What went wrong
+
+    def _explained(self, error: Exception, step: Step) -> EngineError:
+        place = getattr(step, "place", "")
+        found = explain(error, f"Transaction {place}" if place else "Preparing the replay of row events")
+        found.meaning = found.meaning or self._reached()
+        if error_code(error) == _UNKNOWN_ZONE:
+            found.next_step = "Load the time zone tables on the target (mysql_tzinfo_to_sql), then restore again."
+        elif error_code(error) == _PACKET_TOO_LARGE:
+            found.next_step = f"Set max_allowed_packet on the target above {self.packet:,}, then restore again."
+        return found
+
+    def _reached(self) -> str:
+        if not self.last:
+            return "The target holds the snapshot, and no transaction after it for certain."
+        return f"The target holds the source's state up to transaction {self.last}, and perhaps some more."
+
+
+def zone_for(source: str, target: str) -> str | None:
+    """What stands on a target for the source's SYSTEM zone; None where its name says too little.
+
+    A server tells its system zone as an abbreviation (CEST), which may stand for several.
+    """
+    if source == target or not source:
+        return "SYSTEM"
+    if source.upper() in ("UTC", "GMT", "UCT", "Z"):
+        return "+00:00"
+    return source if re.fullmatch(r"[+-]\d\d:\d\d|\w+/[\w/+-]+", source) else None
+
+
+def _collations(connection: Connection) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Collations by number.  From MariaDB 10.10 on one name may stand for several: their full names count."""
+    table, name = "collations", "collation_name"
+    if flavour_of(connection) == "mariadb" and version_of(connection) >= (10, 10):
+        table, name = "collation_character_set_applicability", "full_collation_name"
+    for number, charset, collation in rows(
+        connection, f"SELECT id, character_set_name, {name} FROM information_schema.{table}"
+    ):
+        yield int(number), (str(charset), str(collation))

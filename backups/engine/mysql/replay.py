@@ -1,0 +1,186 @@
+"""Replay: slices onto a loaded snapshot, up to one exact transaction.
+
+Three stages that know little of each other: slices are read into transactions (here), transactions are turned into
+steps (steps.py), steps are done on the target (applier.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+
+from backups.engine.errors import Corrupt, EngineError
+from backups.engine.mysql import events as ev
+from backups.engine.mysql.applier import Applier
+from backups.engine.mysql.events import Event
+from backups.engine.mysql.gtid import DomainSet, GtidSet, at_or_before, contains, executed
+from backups.engine.mysql.gtid_events import gtid
+from backups.engine.mysql.server import ServerConfig
+from backups.engine.mysql.steps import Step, Steps
+from backups.engine.types import Position, Run, SliceIndex, Transaction
+
+Slices = Iterable[tuple[SliceIndex, Iterable[bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """What was applied.
+
+    last: identity of the last transaction, "" where there was none.  skipped: account statements and changes to
+    system schemas that were left out.  prepared: XA branches that were prepared and not committed at the moment;
+    they are not applied.
+    """
+
+    transactions: int
+    row_events: int
+    statements: int
+    skipped: int
+    prepared: tuple[str, ...]
+    last: str
+
+
+def replay(
+    config: ServerConfig,
+    slices: Slices,
+    *,
+    start: Position,
+    stop: Position,
+    run: Run,
+    system_time_zone: str = "",
+    total: int = 0,
+) -> ReplayResult:
+    """Apply every transaction after `start` up to and including the last one before `stop`, and no other.
+
+    slices: in replay order, each index with its decompressed bytes.  start: what the target holds.
+    system_time_zone: the source's.  total: transactions to come, for the progress.
+
+    Raises Corrupt where slices do not join or do not hold what their index says, Gap for an incident in the log,
+    Refused where the target cannot do it, Transient, and Stopped; the target is then somewhere in between.
+    """
+    window = Window(start, stop)
+    with Applier(config, run, system_time_zone=system_time_zone, total=total) as applier:
+        steps = Steps(applier.largest)
+        for step in decode(slices, window, steps):
+            applier.take(step)
+        applier.finish()
+    window.prove()
+    if applier.done != window.count or applier.last != window.last:
+        raise EngineError(
+            f"{applier.done} transactions were applied, up to {applier.last}, "
+            f"where {window.count} were to be, up to {window.last}."
+        )
+    seen = steps.seen
+    return ReplayResult(
+        applier.done, seen.row_events, seen.statements, seen.skipped, tuple(sorted(seen.prepared)), applier.last
+    )
+
+
+class Window:
+    """Which transactions lie after `start` and before `stop`, and whether all of them came by."""
+
+    def __init__(self, start: Position, stop: Position) -> None:
+        self.start, self.stop = start, stop
+        self.end = start  # of the slices so far
+        self.count, self.last = 0, ""
+        self.by_gtid = start.get("gtids") is not None and stop.get("gtids") is not None
+        if self.by_gtid:
+            self.have = executed(start["gtids"], stop["gtids"]).copy()
+            self.want = executed(stop["gtids"], start["gtids"])
+
+    def joins(self, index: SliceIndex) -> None:
+        """Raise Corrupt where a slice does not go on where the one before it ended (or, the first, after `start`)."""
+        first = self.end is self.start
+        if not (at_or_before(index.start, self.end) if first else dict(index.start) == dict(self.end)):
+            raise Corrupt(
+                f"Slice {index.key} does not begin where the one before it ends.",
+                meaning="Transactions between them would be missing.",
+            )
+        self.end = index.end
+
+    def before(self, item: Transaction) -> bool:
+        """Whether the target holds it already."""
+        return self.have.has(item.identity) if self.by_gtid else contains(self.start, item)
+
+    def beyond(self, item: Transaction) -> bool:
+        return not (self.want.has(item.identity) if self.by_gtid else contains(self.stop, item))
+
+    def passed(self, item: Transaction) -> None:
+        self.count, self.last = self.count + 1, item.identity
+        if self.by_gtid:
+            self.have.add(item.identity)
+
+    def prove(self) -> None:
+        """Raise Corrupt where not everything up to `stop` came by."""
+        covered = at_or_before(self.stop, self.end)
+        if covered and self.by_gtid:
+            covered = _within(self.want, self.have)
+        if not covered:
+            raise Corrupt(
+                f"The slices end before the moment: the last transaction in them is {self.last or 'none'}.",
+                meaning="The target holds an earlier state than was asked for.",
+                next_step="Verify the database's storage; restore to an earlier moment.",
+            )
+
+
+def _within(want: GtidSet | DomainSet, have: GtidSet | DomainSet) -> bool:
+    if isinstance(want, DomainSet):
+        return isinstance(have, DomainSet) and have.contains(want)
+    return isinstance(have, GtidSet) and have.contains(want)
+
+
+def decode(slices: Slices, window: Window, steps: Steps) -> Iterator[Step]:
+    """Everything that is to be done, in order."""
+    for index, chunks in slices:
+        window.joins(index)
+        if not (yield from _slice(index, chunks, window, steps)):
+            break
+    yield from steps.finish()
+
+
+def _slice(
+    index: SliceIndex, chunks: Iterable[bytes], window: Window, steps: Steps
+) -> Generator[Step, None, bool]:
+    """One slice; returns False once the moment was reached inside it."""
+    reader = _Reader(index, chunks)
+    for item in index.transactions:
+        for event in reader.until(item.offset):
+            if event.type == ev.FORMAT_DESCRIPTION:
+                yield from steps.format(event)
+        if window.beyond(item) and not window.before(item):
+            return False
+        events = reader.until(item.offset + item.length)
+        if window.before(item):
+            for _ in events:
+                pass
+        else:
+            yield from steps.transaction(item.identity, _named(item, events))
+            window.passed(item)
+    return True
+
+
+def _named(item: Transaction, events: Iterable[Event]) -> Iterator[Event]:
+    """The transaction's events, the first of which must say that it is this one."""
+    for number, event in enumerate(events):
+        if number == 0 and (event.type not in ev.GTIDS or gtid(event).identity not in ("", item.identity)):
+            raise Corrupt(f"The slice holds another transaction where its index says {item.identity}.")
+        yield event
+
+
+class _Reader:
+    """A slice's events and how far they have been read, in bytes of the slice."""
+
+    def __init__(self, index: SliceIndex, chunks: Iterable[bytes]) -> None:
+        self.key = index.key
+        self.events = ev.read(chunks)
+        self.offset = len(ev.MAGIC)
+
+    def until(self, end: int) -> Iterator[Event]:
+        """Events up to this offset, which must lie between two of them."""
+        while self.offset < end:
+            event = next(self.events, None)
+            if event is None:
+                break
+            self.offset += event.size
+            yield event
+        if self.offset != end:
+            raise Corrupt(f"Slice {self.key} does not hold what its index says, at byte {self.offset} of {end}.")
