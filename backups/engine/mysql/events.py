@@ -232,6 +232,8 @@ def read(chunks: Iterable[bytes]) -> Iterator[Event]:
         first = False
         verify(item)
         yield item
+    if first:
+        raise Corrupt("A binlog file ends before its format description.")
 
 
 # --- bodies -------------------------------------------------------------------------------------------------
