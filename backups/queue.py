@@ -136,6 +136,10 @@ class JobRun:
         return changed
 
 
+class NotYet(EngineError):
+    """The work has to wait for something; its Job goes back to pending and is rung for again."""
+
+
 Body = Callable[[Job, JobRun], Any]
 
 
@@ -158,6 +162,9 @@ def _outcome(job: Job, run: JobRun, body: Body) -> tuple[str, Any, str]:
         return Job.SUCCEEDED, body(job, run), ""
     except Stopped:
         return Job.CANCELLED if run.cancelled else Job.PENDING, None, ""
+    except NotYet as error:
+        run.log(str(error))
+        return Job.CANCELLED if run.cancelled else Job.PENDING, None, ""
     except LeaseLost:
         return "", None, ""
     except EXPECTED as error:
@@ -167,7 +174,11 @@ def _outcome(job: Job, run: JobRun, body: Body) -> tuple[str, Any, str]:
         # Not foreseen, so a fault of Everest: recorded on the Job, with its trace in the worker's log.
         log.exception("%s failed", job)
         run.log(f"Unexpected error: {type(error).__name__}.")
-        return Job.FAILED, None, f"Everest failed unexpectedly ({type(error).__name__}). The worker's log has the trace."
+        return (
+            Job.FAILED,
+            None,
+            f"Everest failed unexpectedly ({type(error).__name__}). The worker's log has the trace.",
+        )
 
 
 def _end(job: Job, run: JobRun, state: str, result: Any, error: str) -> None:

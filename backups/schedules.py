@@ -12,12 +12,20 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-REPEATS = [("hourly", "Hourly"), ("daily", "Daily"), ("weekly", "Weekly"), ("monthly", "Monthly"), ("cron", "Cron expression")]
+REPEATS = [
+    ("hourly", "Hourly"),
+    ("daily", "Daily"),
+    ("weekly", "Weekly"),
+    ("monthly", "Monthly"),
+    ("cron", "Cron expression"),
+]
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 LAST = "last"
 
 
-def compile(repeats: str, *, minute: int = 0, hour: int = 0, weekday: int = 1, day: int | str = 1, cron: str = "") -> str:
+def compile(
+    repeats: str, *, minute: int = 0, hour: int = 0, weekday: int = 1, day: int | str = 1, cron: str = ""
+) -> str:
     """One cron expression for the five choices.  weekday: 1 is Monday, 7 Sunday.  day: 1 to 31, or "last"."""
     expressions = {
         "hourly": f"{minute} * * * *",

@@ -7,6 +7,7 @@ from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.utils import timezone
 
+from backups.engine import plan
 from backups.engine.types import BackupPoint, SlicePoint
 from backups.models.job import Job
 from backups.models.timeline import from_us, to_us
@@ -113,8 +114,6 @@ class Backup(models.Model):
 
     def losses(self):
         """What can no longer be restored once it is deleted, one sentence a range."""
-        from backups.engine import plan
-
         if self.state != self.SUCCEEDED or self.timeline is None:
             return []
         slices, points = self.timeline.slice_points(), self.timeline.backup_points()

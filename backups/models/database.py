@@ -3,12 +3,14 @@
 import secrets
 import string
 import uuid
+from dataclasses import replace
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.utils import timezone
 
-from backups.engine import engine
+from backups.engine import engine, plan
+from backups.engine.archive import Archive
 from backups.engine.errors import EngineError
 from backups.models.backup import Backup
 from backups.models.job import Job
@@ -187,22 +189,16 @@ class Database(models.Model):
 
     def ranges(self) -> list[Recoverable]:
         """What can be restored, oldest first, from catalogue rows alone."""
-        from backups.engine import plan
+        return [span for timeline in self.timelines.order_by("number") for span in self.ranges_of(timeline)]
 
-        found = []
-        for timeline in self.timelines.order_by("number"):
-            spans = plan.ranges(timeline.backup_points(), timeline.slice_points(), self.module.at_or_before)
-            mine = [Recoverable(timeline, span.first_us, span.last_us) for span in spans]
-            if mine and timeline.ended_at is None and timeline.slices.exists() | bool(timeline.start_position):
-                mine[-1] = self._live(mine[-1])
-            found += mine
+    def ranges_of(self, timeline) -> list[Recoverable]:
+        spans = plan.ranges(timeline.backup_points(), timeline.slice_points(), self.module.at_or_before)
+        found = [Recoverable(timeline, span.first_us, span.last_us, span.first) for span in spans]
+        if found and self.pitr and self.caught_up_at and timeline.ended_at is None:
+            # Nothing has happened on the server since its last slice, as was seen at caught_up_at.
+            last = found[-1]
+            found[-1] = replace(last, last_us=max(last.last_us, to_us(self.caught_up_at)), live=True)
         return found
-
-    def _live(self, span):
-        """The newest span of an open timeline: nothing happened after its last slice until caught_up_at."""
-        if not self.pitr or self.caught_up_at is None:
-            return span
-        return Recoverable(span.timeline, span.first_us, max(span.last_us, to_us(self.caught_up_at)), live=True)
 
     def recoverable_to(self):
         ranges = self.ranges()
@@ -218,8 +214,6 @@ class Database(models.Model):
     # -- the bucket
 
     def archive(self, storage):
-        from backups.engine.archive import Archive
-
         return Archive(storage.open_store(), str(self.pk))
 
     def archives(self):

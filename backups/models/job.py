@@ -157,7 +157,12 @@ class Job(models.Model):
         """A new Job for the same work; this one stays as it ended."""
         Event.note(who, "retried", self, "")
         return Job.enqueue(
-            self.kind, who=who, arguments=self.arguments, database=self.database, backup=self.backup, restore=self.restore
+            self.kind,
+            who=who,
+            arguments=self.arguments,
+            database=self.database,
+            backup=self.backup,
+            restore=self.restore,
         )
 
 
@@ -185,7 +190,3 @@ class WorkerState(models.Model):
         # A tenth of a second or of the interval early is on time: rings are never exactly `every` apart.
         due = now - timedelta(seconds=every - min(every * 0.1, 1))
         return created or bool(cls.objects.filter(name=name, seen_at__lte=due).update(seen_at=now))
-
-
-
-

@@ -133,17 +133,15 @@ class Restore(models.Model):
             raise ValidationError(f"{self.target} is busy: {job} is not finished. Wait for it, or cancel it.")
 
     def settle(self, state, error):
-        """Its Job is over without success."""
-        state_now = f" {self.target_state()}" if self.touched else ""
+        """It is over; without success, say what state the target is in."""
+        touched = Restore.objects.values_list("touched", flat=True).get(pk=self.pk)
+        if state != self.SUCCEEDED and touched:
+            error += f" {self.target} has been changed and is incomplete: restore into it again before it is used."
+        elif state != self.SUCCEEDED:
+            error += f" {self.target} was not changed."
         Restore.objects.filter(pk=self.pk, state__in=[self.PENDING, self.RUNNING]).update(
-            state=state, error=f"{error}{state_now}", finished_at=timezone.now()
+            state=state, error=error, finished_at=timezone.now()
         )
-
-    def target_state(self):
-        self.refresh_from_db()
-        if not self.touched:
-            return f"{self.target} was not changed."
-        return f"{self.target} has been changed and is incomplete: restore into it again before it is used."
 
     def cancel(self, who=""):
         job = self.jobs.filter(kind=Job.RESTORE, state__in=Job.OPEN).first()

@@ -41,11 +41,17 @@ class Schedule(models.Model):
             except ValueError as error:
                 raise ValidationError({field: str(error)}) from None
 
-    def save(self, *args, **kwargs):
-        """A save of the whole row computes the next run anew."""
-        if not kwargs.get("update_fields"):
-            self.next_run = self.after(timezone.now()) if self.active else None
+    def save(self, *args, describe=True, **kwargs):
+        """Compute the next run anew, and let the bucket know (not while rows come from there)."""
+        self.next_run = self.after(timezone.now()) if self.active else None
         super().save(*args, **kwargs)
+        if describe:
+            self.database.describe_soon()
+
+    def delete(self, *args, **kwargs):
+        deleted = super().delete(*args, **kwargs)
+        self.database.describe_soon()
+        return deleted
 
     def after(self, moment):
         return schedules.next_run(self.cron, self.time_zone, moment, self.start_from)

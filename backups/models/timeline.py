@@ -28,6 +28,7 @@ class Recoverable:
     timeline: "Timeline"
     first_us: int
     last_us: int
+    floor: BackupPoint  # the backup it begins with
     live: bool = False
 
     @property
@@ -64,7 +65,9 @@ class Timeline(models.Model):
     class Meta:
         ordering = ["database", "number"]
         constraints = [
-            models.UniqueConstraint(fields=["database"], condition=Q(ended_at=None), name="one_open_timeline_a_database"),
+            models.UniqueConstraint(
+                fields=["database"], condition=Q(ended_at=None), name="one_open_timeline_a_database"
+            ),
             models.UniqueConstraint(fields=["database", "number"], name="timeline_numbers_differ"),
         ]
 
@@ -103,8 +106,8 @@ class Timeline(models.Model):
         self.refresh_from_db()
         return bool(ended)
 
-    def backup_points(self, storages=None) -> list[BackupPoint]:
-        backups = self.backups.filter(state="succeeded", position__isnull=False).select_related("storage")
+    def backup_points(self) -> list[BackupPoint]:
+        backups = self.backups.filter(state="succeeded").select_related("storage")
         return [backup.point() for backup in backups]
 
     def slice_points(self) -> list[SlicePoint]:

@@ -24,7 +24,12 @@ def utc(*parts):
         ("hourly", {"minute": 5}, "5 * * * *", "Hourly at minute 05"),
         ("daily", {"minute": 0, "hour": 1}, "0 1 * * *", "Daily at 01:00 Europe/Berlin"),
         ("weekly", {"minute": 30, "hour": 22, "weekday": 7}, "30 22 * * 7", "Weekly on Sunday at 22:30 Europe/Berlin"),
-        ("monthly", {"minute": 0, "hour": 3, "day": "last"}, "0 3 L * *", "Monthly on the last day at 03:00 Europe/Berlin"),
+        (
+            "monthly",
+            {"minute": 0, "hour": 3, "day": "last"},
+            "0 3 L * *",
+            "Monthly on the last day at 03:00 Europe/Berlin",
+        ),
         ("monthly", {"minute": 0, "hour": 3, "day": 15}, "0 3 15 * *", "Monthly on day 15 at 03:00 Europe/Berlin"),
     ],
 )
@@ -52,9 +57,16 @@ def test_unknown_zone_is_refused_with_a_sentence():
 
 def test_skipped_time_runs_when_the_gap_ends():
     # Berlin 2026-03-29: 02:00 becomes 03:00.  New York 2026-03-08.  Lord Howe 2026-10-04: 02:00 becomes 02:30.
-    assert runs("30 2 * * *", "Europe/Berlin", datetime(2026, 3, 28, 12)) == ["29 03:00 +0200", "30 02:30 +0200", "31 02:30 +0200"]
+    assert runs("30 2 * * *", "Europe/Berlin", datetime(2026, 3, 28, 12)) == [
+        "29 03:00 +0200",
+        "30 02:30 +0200",
+        "31 02:30 +0200",
+    ]
     assert runs("15 2 * * *", "America/New_York", datetime(2026, 3, 7, 12), 2) == ["08 03:00 -0400", "09 02:15 -0400"]
-    assert runs("10 2 * * *", "Australia/Lord_Howe", datetime(2026, 10, 3, 12), 2) == ["04 02:30 +1100", "05 02:10 +1100"]
+    assert runs("10 2 * * *", "Australia/Lord_Howe", datetime(2026, 10, 3, 12), 2) == [
+        "04 02:30 +1100",
+        "05 02:10 +1100",
+    ]
 
 
 def test_many_skipped_times_run_once_when_the_gap_ends():
@@ -64,7 +76,10 @@ def test_many_skipped_times_run_once_when_the_gap_ends():
 def test_repeated_time_runs_once_the_first_time():
     assert runs("30 2 * * *", "Europe/Berlin", datetime(2026, 10, 24, 12), 2) == ["25 02:30 +0200", "26 02:30 +0100"]
     assert runs("30 1 * * *", "America/New_York", datetime(2026, 10, 31, 12), 2) == ["01 01:30 -0400", "02 01:30 -0500"]
-    assert runs("45 1 * * *", "Australia/Lord_Howe", datetime(2026, 4, 4, 12), 2) == ["05 01:45 +1100", "06 01:45 +1030"]
+    assert runs("45 1 * * *", "Australia/Lord_Howe", datetime(2026, 4, 4, 12), 2) == [
+        "05 01:45 +1100",
+        "06 01:45 +1030",
+    ]
 
 
 def test_repeated_time_does_not_run_again_when_asked_in_between():
@@ -73,7 +88,11 @@ def test_repeated_time_does_not_run_again_when_asked_in_between():
 
 
 def test_hourly_runs_in_both_repeated_hours_and_skips_none():
-    assert runs("30 * * * *", "Europe/Berlin", datetime(2026, 10, 25, 1, 45), 3) == ["25 02:30 +0200", "25 02:30 +0100", "25 03:30 +0100"]
+    assert runs("30 * * * *", "Europe/Berlin", datetime(2026, 10, 25, 1, 45), 3) == [
+        "25 02:30 +0200",
+        "25 02:30 +0100",
+        "25 03:30 +0100",
+    ]
     assert runs("30 * * * *", "Europe/Berlin", datetime(2026, 3, 29, 1, 0), 2) == ["29 01:30 +0100", "29 03:30 +0200"]
 
 

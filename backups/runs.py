@@ -1,0 +1,258 @@
+"""What each kind of Job does.  A run may be killed anywhere and started again: every step looks before it leaps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from backups import catalog, leases, moments, shipping, sweeping
+from backups.engine import layout, verify
+from backups.engine.errors import Corrupt, Gap, LeaseLost, Refused, Stopped
+from backups.models import Backup, Database, Job, Restore, Timeline
+from backups.queue import JobRun, NotYet
+
+DRAIN_WAIT = 15  # seconds beyond a lease's length that a restore waits for the shipper of its target
+
+
+# Backup
+
+
+def backup(job: Job, run: JobRun) -> dict[str, Any]:
+    row, database = job.backup, job.database
+    if _committed(row):
+        return _result(row)
+    if Restore.objects.filter(target=database, state=Restore.RUNNING).exists():
+        raise NotYet(f"{database} is being restored into; the backup waits for that.")
+    timeline = begin_timeline(database)
+    Backup.objects.filter(pk=row.pk).update(
+        state=Backup.RUNNING, timeline=timeline, started_at=timezone.now(), error="", finished_at=None
+    )
+    row.refresh_from_db()
+    catalog.write_description(database)
+    if database.pitr:
+        shipping.ring_ship()
+    manifest = database.module.snapshot(
+        database.config(),
+        database.archive(row.storage),
+        timeline=str(timeline.pk),
+        backup=str(row.pk),
+        name=row.name,
+        schedule=str(row.schedule_id or ""),
+        run=run,
+    )
+    row.take_over(manifest, layout.manifest(str(database.pk), str(timeline.pk), str(row.pk)))
+    _afterwards(row)
+    return _result(row)
+
+
+def _committed(row: Backup) -> bool:
+    """A run before this one may have been ended between the manifest and this row."""
+    if row.timeline is None:
+        return False
+    archive = row.database.archive(row.storage)
+    if str(row.pk) not in archive.backups(str(row.timeline_id)):
+        return False
+    manifest = archive.read_manifest(str(row.timeline_id), str(row.pk))
+    row.take_over(manifest, layout.manifest(str(row.database_id), str(row.timeline_id), str(row.pk)))
+    _afterwards(row)
+    return True
+
+
+def _afterwards(row: Backup) -> None:
+    if row.database.ship_error and row.timeline.ended_at is None:
+        Database.objects.filter(pk=row.database_id).update(ship_error="", ship_error_since=None, ship_retry_at=None)
+    if row.database.pitr:
+        shipping.ring_ship()
+    if row.schedule and row.schedule.retention_copies:
+        sweeping.enqueue(row.database)
+
+
+def _result(row: Backup) -> dict[str, Any]:
+    return {"rows": row.rows, "size": row.size, "name": row.name}
+
+
+def begin_timeline(database: Database) -> Timeline:
+    """The open timeline, if it is this server's; with recovery on, shipping begins here or before."""
+    identity, position = database.identify()
+    timeline = database.open_timeline
+    if timeline and timeline.server_uuid != identity.server_uuid:
+        known = _known_position(timeline)
+        if known is None or not database.module.at_or_before(known, position):
+            detail = f"Another server answers now: {identity.server_uuid} instead of {timeline.server_uuid}."
+            shipping.end_timeline(timeline, Timeline.REPLACED, detail)
+    return Timeline.open(database, identity.server_uuid, dict(position) if database.pitr else None)
+
+
+def _known_position(timeline: Timeline) -> Any:
+    last = timeline.slices.order_by("sequence").last()
+    if last:
+        return last.end
+    taken = timeline.backups.filter(state=Backup.SUCCEEDED).order_by("view_at").last()
+    return taken.position if taken else timeline.start_position
+
+
+# Restore
+
+
+def resolve(job: Job, run: JobRun) -> dict[str, Any]:
+    restore = job.restore
+    restore.plan, restore.error = moments.review(restore), ""
+    restore.save(update_fields=["plan", "error"])
+    return {}
+
+
+def restore(job: Job, run: JobRun) -> dict[str, Any]:
+    row = job.restore
+    running = Restore.objects.filter(pk=row.pk, state__in=[Restore.PENDING, Restore.RUNNING]).update(
+        state=Restore.RUNNING, started_at=row.started_at or timezone.now(), error=""
+    )
+    if not running:
+        raise Refused(f"This restore is {row.get_state_display().lower()} already.")
+    row.refresh_from_db()
+    Database.objects.filter(pk=row.target_id).update(status=Database.RESTORING)
+    try:
+        result = _restore(row, run)
+    except LeaseLost:
+        raise
+    except Stopped:
+        if run.cancelled:  # otherwise a worker stops, and the next one goes on
+            _over(row, Restore.CANCELLED, "Cancelled.")
+        raise
+    except Exception as error:
+        _over(row, Restore.FAILED, str(error))
+        raise
+    row.result = result
+    row.save(update_fields=["result"])
+    _over(row, Restore.SUCCEEDED, "")
+    return result
+
+
+def _restore(row: Restore, run: JobRun) -> dict[str, Any]:
+    run.progress("Planning")
+    plan = moments.planned(row)
+    archives = row.source.archives()
+    manifest = archives[plan.backup.storage].read_manifest(plan.backup.timeline, plan.backup.id)
+    if not row.touched:
+        _refuse_bad_target(row, manifest)
+    end_target_timeline(row, run)
+    result = row.target.module.restore(
+        row.target.config(),
+        plan,
+        manifest,
+        archives,
+        replace=row.touched or row.replace == row.target.name,
+        remember=lambda values: remember(row, values),
+        run=run,
+    )
+    put_back_settings(row)
+    return asdict(result)
+
+
+def _refuse_bad_target(row: Restore, manifest: Any) -> None:
+    """Before anything of the target is touched, its timeline included."""
+    failed = [c for c in row.target.module.preflight_target(row.target.config(), manifest, None) if c.state == "fail"]
+    if failed:
+        raise Refused(
+            " ".join(f"{c.message} {c.fix}".strip() for c in failed), meaning=f"{row.target} was not changed."
+        )
+    state = row.target.module.inspect_target(row.target.config())
+    if state.schemas and row.replace != row.target.name:
+        names = ", ".join(name for name, _ in state.schemas)
+        raise Refused(
+            f"{row.target} holds {names}.",
+            meaning="They would be lost; nothing was changed.",
+            next_step="Start the restore again and type the target's name to replace them.",
+        )
+
+
+def remember(row: Restore, values: dict[str, Any]) -> None:
+    """Keep a target's settings as they were before the first change, whatever a later run finds."""
+    row.refresh_from_db(fields=["target_settings"])
+    row.target_settings, row.touched = {**values, **row.target_settings}, True
+    row.save(update_fields=["target_settings", "touched"])
+
+
+def put_back_settings(row: Restore) -> None:
+    row.refresh_from_db(fields=["target_settings"])
+    if row.target_settings:
+        row.target.module.put_back(row.target.config(), row.target_settings)
+        row.target_settings = {}
+        row.save(update_fields=["target_settings"])
+
+
+def end_target_timeline(row: Restore, run: JobRun) -> None:
+    """What the target was until now stays restorable: ship the rest of its log, then end its timeline."""
+    target = row.target
+    timeline = target.open_timeline
+    if timeline is None:
+        return
+    if target.pitr and target.pitr_storage:
+        run.log(f"Shipping the rest of {target}'s own log.")
+        try:
+            with leases.held(target, run, settings.EVEREST_LEASE_SECONDS + DRAIN_WAIT):
+                shipping.ship_database(target, run, drain=True)
+        except Gap as error:
+            run.log(f"{target}'s timeline had ended already: {error}")
+    shipping.end_timeline(timeline, Timeline.RESTORE, f"Restored from {row.source}: {row}.")
+
+
+def _over(row: Restore, state: str, error: str) -> None:
+    """The target is free again.  Where its timeline was ended for this, a new one begins with a backup at once."""
+    row.settle(state, error)
+    row.refresh_from_db()
+    Database.objects.filter(pk=row.target_id).update(status=Database.UNKNOWN)
+    last = row.target.timelines.order_by("number").last()
+    half_done = row.touched and state != Restore.SUCCEEDED
+    if last and last.ended_at and last.end_reason == Timeline.RESTORE and not half_done:
+        storage = row.target.pitr_storage or last.backups.order_by("created_at").last().storage
+        row.target.backup_now(storage=storage, who=f"restore {row.pk}")
+
+
+# The rest
+
+
+def delete(job: Job, run: JobRun) -> dict[str, Any]:
+    return sweeping.sweep(job, run)
+
+
+def verification(job: Job, run: JobRun) -> dict[str, Any]:
+    """Prove one backup's timeline, or all of the database's newest one."""
+    database = job.database
+    timeline = job.backup.timeline if job.backup else database.timelines.order_by("number").last()
+    if timeline is None:
+        raise Refused(f"There is nothing to verify for {database} yet.")
+    report = verify.verify(database.archives(), str(timeline.pk), database.module.at_or_before, run)
+    for problem in report.problems:
+        run.log(f"{problem.key}: {problem.what}")
+    if report.problems:
+        first = report.problems[0]
+        raise Corrupt(
+            f"{len(report.problems)} of {report.objects} objects are damaged, first {first.key}: {first.what}"
+        )
+    return {"objects": report.objects, "size": report.size, "timeline": str(timeline.pk)}
+
+
+def check(job: Job, run: JobRun) -> dict[str, Any]:
+    job.database.check()
+    catalog.write_description(job.database)
+    return {"status": job.database.status}
+
+
+def put_back(job: Job, run: JobRun) -> dict[str, Any]:
+    """A restore is over for good: its target's settings go back to what they were."""
+    put_back_settings(job.restore)
+    return {}
+
+
+BODIES = {
+    Job.BACKUP: backup,
+    Job.RESOLVE: resolve,
+    Job.RESTORE: restore,
+    Job.DELETE: delete,
+    Job.VERIFY: verification,
+    Job.CHECK: check,
+    Job.PUT_BACK: put_back,
+}
