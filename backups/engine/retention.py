@@ -59,7 +59,7 @@ def surplus(backups: Iterable[BackupPoint], copies: Mapping[str, int]) -> list[B
     """
     by_schedule: dict[str, list[BackupPoint]] = {}
     for backup in backups:
-        if copies.get(backup.schedule) and not backup.pinned:
+        if backup.schedule and copies.get(backup.schedule) and not backup.pinned:
             by_schedule.setdefault(backup.schedule, []).append(backup)
     newest_first = {name: sorted(taken, key=_age, reverse=True) for name, taken in by_schedule.items()}
     return [backup for name, taken in newest_first.items() for backup in taken[copies[name] :]]

@@ -1,0 +1,176 @@
+"""Verify, and the promise beneath it: no damaged byte of any object is ever handed on."""
+
+import pytest
+
+from backups.engine import archive as module
+from backups.engine import layout
+from backups.engine.archive import Archive
+from backups.engine.errors import Corrupt, Stopped, Transient
+from backups.engine.manifest import Manifest, SchemaEntry, TableEntry
+from backups.engine.slices import ship
+from backups.engine.types import Quiet
+from backups.engine.verify import verify
+from storages.stores.base import Unreachable
+from tests.engine.histories import DATABASE, TIMELINE, at, engine
+from tests.engine.memory_store import MemoryStore
+from tests.engine.test_slices import chunks
+
+BACKUP = "00000000-0000-4000-8000-0000000000b1"
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+@pytest.fixture
+def archive(store):
+    """A database with one backup at 0 and slices 1 to 4."""
+    archive = Archive(store, DATABASE)
+    archive.write_database({"name": "shop", "pins": []})
+    ref = archive.put_data(layout.backup_data(DATABASE, TIMELINE, BACKUP, "t1-1", "tsv"), [b"1\tapple\n2\tpear\n"])
+    schema = archive.put_data(layout.backup_data(DATABASE, TIMELINE, BACKUP, "s1", "sql"), [b"CREATE DATABASE shop\n"])
+    tables = (TableEntry("fruit", "InnoDB", 2, "", (ref,)),)
+    archive.write_manifest(
+        Manifest(BACKUP, "first", DATABASE, TIMELINE, "", "mysql", "9.7.4", "uuid", at(0), 0, 0, 0, "UTC", {},
+                 (SchemaEntry("shop", schema, None, tables),), 9, 2)
+    )  # fmt: skip
+    ship(archive, TIMELINE, chunks(1, 4), None, lambda index: None)
+    return archive
+
+
+def read_everything(archive):
+    """What a restore would take in."""
+    taken = [archive.read_database()]
+    for manifest in archive.manifests():
+        taken.append(manifest)
+        taken += [b"".join(archive.read_data(ref)) for ref in manifest.data()]
+    for index in archive.slices(TIMELINE):
+        taken += [index, b"".join(archive.read_data(index.data))]
+    return taken
+
+
+def report(archives, every=1, run=None):
+    archives = archives if isinstance(archives, dict) else {"store": archives}
+    return verify(archives, TIMELINE, engine.at_or_before, run or Quiet(), every)
+
+
+def test_a_sound_timeline_has_no_problems_and_is_counted(archive, store):
+    found = report(archive)
+    assert found.problems == []
+    assert found.objects == len(store.objects) - 1  # all but database.json
+    data = [layout.parse(key).kind.endswith("data") for key in store.objects]
+    assert found.size == sum(len(value) for is_data, value in zip(data, store.objects.values(), strict=True) if is_data)
+
+
+def references(archive):
+    """Every data object's reference, read while all is sound."""
+    made = [ref for manifest in archive.manifests() for ref in manifest.data()]
+    made += [index.data for index in archive.slices(TIMELINE)]
+    return {ref.key: ref for ref in made}
+
+
+def read_one(archive, key, references):
+    """Read one object the way its users do; fail where anything made of damaged data is handed on."""
+    parts = layout.parse(key)
+    if parts.kind == "database":
+        archive.read_database()
+    elif parts.kind == "manifest":
+        archive.read_manifest(TIMELINE, parts.backup)
+    elif parts.kind == "index":
+        archive.read_slice(key)
+    else:
+        for piece in archive.read_data(references[key]):
+            raise AssertionError(f"{piece!r} was handed on")
+
+
+def test_every_flipped_byte_of_every_object_is_found_before_anything_is_handed_on(archive, store):
+    sound, known = read_everything(archive), references(archive)
+    for key, whole in list(store.objects.items()):
+        for place in range(len(whole)):
+            store.objects[key] = whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :]
+            with pytest.raises(Corrupt):
+                read_one(archive, key, known)
+        store.objects[key] = whole
+    assert read_everything(archive) == sound
+
+
+def test_every_truncation_of_every_object_is_found(archive, store):
+    known = references(archive)
+    for key, whole in list(store.objects.items()):
+        for length in range(len(whole)):
+            store.objects[key] = whole[:length]
+            with pytest.raises(Corrupt):
+                read_one(archive, key, known)
+        store.objects[key] = whole
+
+
+def test_each_damaged_object_is_reported_by_name_while_the_rest_is_read_on(archive, store):
+    for key, whole in list(store.objects.items()):
+        if layout.parse(key).kind != "database":
+            store.objects[key] = whole[:-1] + bytes([whole[-1] ^ 1])
+            assert key in [problem.key for problem in report(archive).problems]
+            store.objects[key] = whole
+
+
+def test_each_missing_data_object_is_reported_by_name(archive, store):
+    for key, whole in list(store.objects.items()):
+        if layout.parse(key).kind.endswith("data"):
+            del store.objects[key]
+            assert [problem.key for problem in report(archive).problems] == [key]
+            store.objects[key] = whole
+
+
+def test_a_missing_slice_breaks_the_chain_and_says_what_is_lost(archive, store):
+    del store.objects[layout.index(DATABASE, TIMELINE, 0, 1)]
+    [problem] = report(archive).problems
+    assert problem.key == layout.index(DATABASE, TIMELINE, 0, 2)
+    assert "from at 1 to at 2 is missing" in problem.what
+
+
+def test_a_missing_front_is_noticed_only_where_a_backup_needs_it(archive, store):
+    del store.objects[layout.index(DATABASE, TIMELINE, 0, 0)]
+    [problem] = report(archive).problems
+    assert "between backup first" in problem.what
+    del store.objects[layout.manifest(DATABASE, TIMELINE, BACKUP)]
+    assert report(archive).problems == []
+
+
+def test_a_wrong_length_is_noticed(archive, monkeypatch):
+    monkeypatch.setattr(archive, "read_data", lambda ref: iter([b"too much of everything"] * 9))
+    assert len(report(archive).problems) == 4
+
+
+def test_a_chain_over_two_storages_is_one_chain(store):
+    first, second = Archive(store, DATABASE), Archive(MemoryStore(), DATABASE)
+    last = ship(first, TIMELINE, chunks(1, 2), None, lambda index: None)
+    ship(second, TIMELINE, chunks(3, 4), last, lambda index: None)
+    assert report({"one": first, "two": second}).problems == []
+
+
+def test_a_sample_reads_every_nth_data_object_and_all_indexes(archive, store):
+    store.calls.clear()
+    found = report(archive, every=3)
+    read = [layout.parse(key).kind for action, key in store.calls if action == "get"]
+    assert (read.count("index"), sum(kind.endswith("data") for kind in read)) == (4, 2)
+    assert found.problems == []
+
+
+def test_a_stop_is_heard(archive):
+    class Stop(Quiet):
+        def should_stop(self):
+            return True
+
+    with pytest.raises(Stopped):
+        report(archive, run=Stop())
+
+
+def test_a_storage_that_does_not_answer_is_no_finding(archive, store, monkeypatch):
+    monkeypatch.setattr(module, "WAITS", ())
+
+    def before(action, key):
+        raise Unreachable("no answer")
+
+    store.before = before
+    with pytest.raises(Transient):
+        report(archive)
