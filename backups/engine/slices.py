@@ -28,8 +28,8 @@ def ship(
 ) -> SliceIndex | None:
     """Store every chunk as a slice after `last` and return the newest.
 
-    A payload that is a list or tuple is uploaded in the background; any other is used up in place, which is how a
-    transaction of any size passes through.
+    A chunk that knows its end already is whole in memory and goes up in the background; any other is used up in
+    place, which is how a transaction of any size passes through.
     on_slice: called after each commit, in order and never twice at once, from a background thread.
     Raises what `chunks` raises, after everything complete before it is committed; LeaseLost where another worker
     has taken the next sequence number; Transient, Refused for the store.  A slice's own failure goes before the
@@ -84,7 +84,7 @@ class _Shipment:
     def take(self, chunk: Chunk) -> None:
         """Send one chunk on its way, waiting while too many are; raise what stopped an earlier one."""
         self._continues(chunk)
-        data = None if isinstance(chunk.payload, (list, tuple)) else self._upload(chunk, self._sequence)
+        data = None if chunk.end else self._upload(chunk, self._sequence)
         self._slots.acquire()
         if self._newest.done():
             self._newest.result()

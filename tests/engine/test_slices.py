@@ -200,18 +200,29 @@ def test_of_two_shippers_one_goes_on_and_the_other_loses_its_lease(conditional, 
     assert_one_run(archive, 2)
 
 
-def test_one_huge_transaction_is_used_up_in_place(archive):
-    threads = []
+def streamed(number, pieces):
+    """A chunk whose end is known once `pieces` is used up, as one huge transaction's is."""
+    late = Chunk(at(number - 1), ())
 
-    def pieces():
+    def use_up():
+        yield from pieces
+        late.end, late.transactions = at(number), chunk(number).transactions
+
+    late.payload = use_up()
+    return late
+
+
+def watched(number, threads):
+    for piece in payload(number):
         threads.append(threading.current_thread())
-        yield from payload(2)
-        late.end, late.transactions = at(2), chunk(2).transactions
+        yield piece
 
-    late = chunk(2, pieces())
-    late.end, late.transactions = {}, []
-    ship(archive, TIMELINE, [chunk(1), late, chunk(3)], None, lambda index: None)
-    assert threads == [threading.current_thread()]
+
+def test_one_huge_transaction_is_used_up_in_place_and_whole_chunks_in_the_background(archive):
+    huge, whole = [], []
+    captured = [chunk(1), streamed(2, watched(2, huge)), chunk(3, watched(3, whole))]
+    ship(archive, TIMELINE, captured, None, lambda index: None)
+    assert set(huge) == {threading.current_thread()} and threading.current_thread() not in whole
     assert_one_run(archive, 3)
 
 
@@ -221,7 +232,7 @@ def test_a_huge_transaction_that_breaks_off_leaves_the_slices_before_it(archive,
         raise Transient("connection lost")
 
     with pytest.raises(Transient, match="connection lost"):
-        ship(archive, TIMELINE, [chunk(1), chunk(2, pieces())], None, lambda index: None)
+        ship(archive, TIMELINE, [chunk(1), streamed(2, pieces())], None, lambda index: None)
     assert_one_run(archive, 1)
     assert len(store.objects) == 2
 
