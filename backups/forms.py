@@ -1,6 +1,7 @@
 """Forms of Databases, backups, schedules and point-in-time recovery."""
 
 import re
+from zoneinfo import ZoneInfo
 
 from crispy_forms.layout import HTML, Div, Layout
 from django import forms
@@ -8,6 +9,7 @@ from django.core.exceptions import ValidationError
 
 from backups import schedules
 from backups.models import Database, Schedule
+from backups.when import from_us, read_moment
 from everest.forms import SecretInput, ZoneField, helper
 from storages.models import BackupStorage
 
@@ -171,33 +173,34 @@ class ScheduleForm(forms.ModelForm):
     storage = StorageChoice()
     repeats = forms.ChoiceField(label="Repeats", choices=schedules.REPEATS, initial="daily")
     minute = forms.IntegerField(label="Minute", min_value=0, max_value=59, initial=0, required=False)
-    time = forms.TimeField(label="Time", initial="01:00", required=False, input_formats=["%H:%M"],
-                           widget=forms.TimeInput(format="%H:%M", attrs={"type": "time"}))
+    time = forms.TimeField(label="Time", initial="01:00", required=False, input_formats=["%H:%M"], help_text="24 hours, such as 01:00.",
+                           widget=forms.TimeInput(format="%H:%M"))
     weekday = forms.TypedChoiceField(label="Day", choices=list(enumerate(schedules.DAYS, 1)), coerce=int, required=False)
     day = forms.ChoiceField(label="Day of the month", required=False,
                             choices=[(str(day), str(day)) for day in range(1, 32)] + [("last", "Last day")])
     cron_text = forms.CharField(label="Cron expression", max_length=100, required=False,
                                 help_text="Minute, hour, day of month, month, day of week.")
     time_zone = ZoneField()
+    start = forms.CharField(label="Start from", max_length=40, required=False, help_text="Optional, such as 2026-12-01 00:00: no run before it.",
+                            widget=forms.TextInput(attrs={"autocomplete": "off"}))
 
     class Meta:
         model = Schedule
-        fields = ["name", "storage", "retention_copies", "start_from", "time_zone"]
-        labels = {"name": "Backup name", "retention_copies": "Retention copies", "start_from": "Start from"}
-        help_texts = {"retention_copies": "How many of its backups are kept; 0 keeps all.", "start_from": "Optional: no run before this."}
-        widgets = {"start_from": forms.DateTimeInput(format="%Y-%m-%dT%H:%M", attrs={"type": "datetime-local"})}
+        fields = ["name", "storage", "retention_copies", "time_zone"]
+        labels = {"name": "Backup name", "retention_copies": "Retention copies"}
+        help_texts = {"retention_copies": "How many of its backups are kept; 0 keeps all."}
 
     def __init__(self, *args, database, **kwargs):
         super().__init__(*args, **kwargs)
         self.instance.database = database
         if not self.instance._state.adding:
-            self.initial.update(shown(self.instance.cron))
+            self.initial.update(shown(self.instance))
         self.helper = helper(
             Layout(
                 Div("name", "storage", css_class="pair"), "retention_copies", "repeats",
                 Div(Div("minute", data_when="repeats=hourly"), Div("weekday", data_when="repeats=weekly"),
                     Div("day", data_when="repeats=monthly"), Div("time", data_when="repeats=daily,weekly,monthly"), css_class="pair"),
-                Div("cron_text", data_when="repeats=cron"), Div("start_from", "time_zone", css_class="pair"),
+                Div("cron_text", data_when="repeats=cron"), Div("start", "time_zone", css_class="pair"),
             )
         )
 
@@ -209,6 +212,7 @@ class ScheduleForm(forms.ModelForm):
 
     def clean(self):
         data = super().clean()
+        self.clean_start_from(data)
         repeats = data.get("repeats")
         needed = {"hourly": "minute", "cron": "cron_text"}.get(repeats, "time")
         if repeats and needed not in self.errors:
@@ -217,6 +221,15 @@ class ScheduleForm(forms.ModelForm):
             else:
                 self.compile(repeats, data, needed)
         return data
+
+    def clean_start_from(self, data):
+        """Read in the schedule's own zone."""
+        self.instance.start_from = None
+        if data.get("start") and data.get("time_zone"):
+            try:
+                self.instance.start_from = from_us(read_moment(data["start"], ZoneInfo(data["time_zone"])))
+            except ValidationError as error:
+                self.add_error("start", error)
 
     def compile(self, repeats, data, field):
         time = data.get("time")
@@ -231,10 +244,12 @@ class ScheduleForm(forms.ModelForm):
             self.add_error(field, str(error))
 
 
-def shown(cron):
-    """A stored expression as the fields that it came from."""
-    repeats, parts = schedules.parse(cron)
+def shown(schedule):
+    """A stored expression and start as the fields that they came from."""
+    repeats, parts = schedules.parse(schedule.cron)
     initial = {"repeats": repeats, "cron_text": parts.get("cron", ""), "minute": parts.get("minute", 0)}
     if "hour" in parts:
         initial["time"] = f"{parts['hour']:02d}:{parts['minute']:02d}"
+    if schedule.start_from:
+        initial["start"] = f"{schedule.start_from.astimezone(ZoneInfo(schedule.time_zone)):%Y-%m-%d %H:%M}"
     return initial | {name: str(parts[name]) for name in ("weekday", "day") if name in parts}

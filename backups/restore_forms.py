@@ -10,10 +10,13 @@ from everest.people import May
 from everest.templatetags.show import exact
 
 
+ORDER = [Restore.LATEST, Restore.TIME, Restore.BACKUP, Restore.GTID, Restore.BEFORE]
+
+
 class MomentForm(forms.Form):
     """Which moment, and into which Database: another one by default."""
 
-    moment = forms.ChoiceField(choices=Restore.MOMENTS, initial=Restore.LATEST, widget=forms.RadioSelect)
+    moment = forms.ChoiceField(choices=sorted(Restore.MOMENTS, key=lambda one: ORDER.index(one[0])), initial=Restore.LATEST, widget=forms.RadioSelect)
     time = forms.CharField(label="Date and time", required=False, max_length=40,
                            widget=forms.TextInput(attrs={"placeholder": "2026-11-22 18:30:05", "autocomplete": "off"}))
     backup = forms.ModelChoiceField(Backup.objects.none(), required=False, empty_label=None)

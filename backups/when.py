@@ -44,5 +44,9 @@ def localised(naive, zone):
     raise ValidationError(f"In {zone.key} the clocks showed this time twice. Say which one: {choices}.")
 
 
+def from_us(time_us) -> datetime:
+    return EPOCH + timedelta(microseconds=time_us)
+
+
 def in_microseconds(moment) -> int:
     return (moment - EPOCH) // timedelta(microseconds=1)

@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 from everest import views
 
@@ -13,6 +14,7 @@ urlpatterns = [
     path("password/", auth.PasswordChangeView.as_view(success_url="/preferences/"), name="password"),
     path("preferences/", views.preferences, name="preferences"),
     path("events/", views.events, name="events"),
+    path("favicon.ico", RedirectView.as_view(url="/static/favicon.svg")),
     path("health", views.health, name="health"),
     path("settings/storages/", include("storages.urls")),
     path("", include("backups.urls")),

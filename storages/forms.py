@@ -46,6 +46,9 @@ class StorageForm(forms.ModelForm):
             for name in PLACE:
                 self.fields[name].disabled = True
                 self.fields[name].help_text = "Fixed, as backups are stored here."
+        chosen = self.data.get("type") if self.is_bound else self.instance.type
+        for name in S3_ONLY[:4]:
+            self.fields[name].required = (chosen or self.instance.type) != BackupStorage.LOCAL and not self.kept(name)
         if self.kept("secret_key"):
             for name in ("access_key", "secret_key"):
                 self.fields[name].help_text = "Leave empty to keep the stored one."
@@ -58,7 +61,7 @@ class StorageForm(forms.ModelForm):
         )
 
     def kept(self, field):
-        return bool(self.instance.pk and getattr(self.instance, field))
+        return bool(self.instance.pk and "key" in field and getattr(self.instance, field))
 
     def clean_name(self):
         name = self.cleaned_data["name"]
@@ -113,9 +116,6 @@ class StorageForm(forms.ModelForm):
         bucket = data.get("bucket", "")
         if bucket and not valid_bucket(bucket):
             self.add_error("bucket", "A bucket's name has 3 to 63 of a-z 0-9 . - and begins and ends with a letter or digit.")
-        for name in S3_ONLY[:4]:
-            if not data.get(name) and not self.kept(name) and name not in self.errors:
-                self.add_error(name, "This field is required.")
 
     def clean_place(self, data):
         """The same place twice would be two storages that delete each other's backups."""

@@ -27,6 +27,7 @@ def databases(request):
         last_backup=Subquery(newest.values("view_at")[:1]),
         active_schedules=Count("schedules", filter=Q(schedules__active=True)),
     )
+    found = found.order_by("name")  # grouping would drop the model's order
     for word in words.split():
         found = found.filter(Q(name__icontains=word) | Q(host__icontains=word) | Q(version__icontains=word))
     if state:
@@ -89,10 +90,17 @@ def tab(request, pk, name):
     return {
         "database": database,
         "tab": name,
-        "gap": database.gap(),
+        **gap_of(database),
         "backup_count": database.backups.count(),
-        "restore_count": database.restores.count(),
+        "restore_count": database.restores.exclude(state="draft").count(),
     }
+
+
+def gap_of(database):
+    """The gap that no backup has mended, and the last moment before it."""
+    gap = database.gap()
+    before = [one.last for one in database.ranges() if one.timeline.pk == gap.pk] if gap else []
+    return {"gap": gap, "gap_since": max(before, default=gap.ended_at) if gap else None}
 
 
 @needs(VIEWER)

@@ -52,7 +52,7 @@ def preview(request, pk):
     schedule = database.schedules.filter(pk=request.POST.get("schedule") or None).first()
     form = ScheduleForm(request.POST, database=database, instance=schedule)
     form.is_valid()
-    useful = not {"repeats", "minute", "time", "cron_text", "time_zone", "start_from", "day", "weekday"} & set(form.errors)
+    useful = not {"repeats", "minute", "time", "cron_text", "time_zone", "start", "day", "weekday"} & set(form.errors)
     return render(request, "backups/_schedule_preview.html", {"draft": form.instance if useful else None, "errors": form.errors})
 
 

@@ -100,7 +100,7 @@ def ago(value):
     if not value:
         return "–"
     seconds = (timezone.now() - as_time(value)).total_seconds()
-    words = "just now" if 0 <= seconds < 5 else f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+    words = "just now" if 0 <= seconds < 5 else f"{coarse(seconds)} ago" if seconds >= 0 else f"in {coarse(-seconds)}"
     return as_element(value, words, f"{exact(value)} · {in_utc(value)}")
 
 
@@ -122,6 +122,14 @@ def span(seconds):
     if hours < 48:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     return f"{hours // 24} days"
+
+
+def coarse(seconds):
+    """A duration in its largest unit."""
+    for unit, length in (("days", 172_800), ("h", 7_200), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // {'days': 86_400, 'h': 3_600, 'min': 60}[unit])} {unit}"
+    return f"{int(seconds)} s"
 
 
 @register.simple_tag

@@ -1,0 +1,108 @@
+"""Rows for page tests: a Database with backups, slices, a gap and runs in every state.  No server stands behind them."""
+
+from datetime import timedelta
+
+from django.contrib.auth.models import Group
+from django.utils import timezone
+
+from backups.models import Backup, Database, Job, Restore, Schedule, Slice, Timeline, WorkerState
+from backups.when import in_microseconds
+from everest.models import User
+from everest.people import make_groups
+from storages.models import BackupStorage
+
+SERVER = "11111111-2222-3333-4444-555555555555"
+SECRETS = ["AKIA-KEY-IN-STORY", "storage-secret-in-story", "password-in-story", "client-key-in-story"]
+
+
+def person(name, role="", **more):
+    make_groups()
+    user = User.objects.create_user(name, password="correct horse battery", **more)
+    if role:
+        user.groups.add(Group.objects.get(name=role))
+    return user
+
+
+def storage(name="minio", **more):
+    values = {"type": "s3", "bucket": "everest-backups", "region": "eu-central-1", "endpoint": "https://s3.example.com",
+              "access_key": SECRETS[0], "secret_key": SECRETS[1], "checked_at": timezone.now(), "conditional_put": True}
+    return BackupStorage.objects.create(name=name, **(values | more))
+
+
+def database(name="shop", **more):
+    values = {"host": "db1.example.com", "user": "everest", "password": SECRETS[2], "client_key": SECRETS[3], "flavour": "mysql",
+              "version": "9.7.4", "server_uuid": SERVER, "status": "up", "checked_at": timezone.now()}
+    return Database.objects.create(name=name, **(values | more))
+
+
+def place(number):
+    return {"server": SERVER, "file": "binlog.000004", "pos": number, "file_id": "1", "gtids": f"{SERVER}:1-{number}"}
+
+
+def timeline(database, started, number=1, **more):
+    return Timeline.objects.create(database=database, number=number, server_uuid=SERVER, started_at=started, start_position=place(1), **more)
+
+
+def backup(database, storage, name="nightly", at=None, position=10, line=None, **more):
+    at = at or timezone.now()
+    values = {"state": Backup.SUCCEEDED, "timeline": line, "view_at": at, "position": place(position), "size": 48_318_382, "rows": 1_204_551,
+              "started_at": at, "finished_at": at + timedelta(seconds=74), "manifest_key": "v1/x/manifest.json"}
+    return Backup.objects.create(database=database, storage=storage, name=name, **(values | more))
+
+
+def slices(line, storage, first, count, start, every=timedelta(minutes=1), previous=""):
+    """A gapless run: positions start, start + 10, ..."""
+    for n in range(count):
+        at = first + n * every
+        key = f"v1/d/t/slices/0/index/{n:012d}.idx"
+        Slice.objects.create(
+            timeline=line, storage=storage, key=key, sequence=n, previous=previous, start=place(start + 10 * n), end=place(start + 10 * n + 10),
+            first_us=in_microseconds(at), last_us=in_microseconds(at + every * 0.9), count=10, size=8_000, raw_size=31_000, written_at=at + every,
+        )
+        previous = key
+
+
+def history(database, storage):
+    """A backup and an hour of slices, a gap, then another backup whose timeline still grows."""
+    now = timezone.now()
+    old = timeline(database, now - timedelta(hours=5), ended_at=now - timedelta(hours=3, minutes=30), end_reason="gap",
+                   end_detail="The server purged binlog.000003 before it was shipped.")
+    backup(database, storage, "before-the-gap", now - timedelta(hours=5), 10, old)
+    slices(old, storage, now - timedelta(hours=5), 90, 10)
+    line = timeline(database, now - timedelta(hours=2), 2, parent=old)
+    first = backup(database, storage, "after-the-gap", now - timedelta(hours=2), 1000, line)
+    slices(line, storage, now - timedelta(hours=2), 110, 1000)
+    backup(database, storage, "nightly-2", now - timedelta(minutes=40), 1800, line)
+    Database.objects.filter(pk=database.pk).update(pitr=True, pitr_storage=storage, caught_up_at=now - timedelta(seconds=4))
+    database.refresh_from_db()
+    return first
+
+
+def schedule(database, storage, name="nightly", **more):
+    values = {"cron": "0 1 * * *", "time_zone": "Europe/Berlin", "retention_copies": 7}
+    return Schedule.objects.create(database=database, storage=storage, name=name, **(values | more))
+
+
+PLAN = {
+    "position": place(1200), "timeline": "", "slices": 23, "bytes": 9_400_000, "seconds": 95, "in_place": False,
+    "last": {"time_us": 1_795_370_401_123_456, "identity": f"{SERVER}:1199", "tables": ["shop.orders", "shop.items"], "ddl": ""},
+    "next": {"time_us": 1_795_370_402_000_001, "identity": f"{SERVER}:1200", "tables": [], "ddl": "DROP TABLE `customers`"},
+    "backup": {"id": "x", "name": "nightly-2", "view_us": 1_795_370_000_000_000, "storage": "minio"},
+    "loses": [{"schema": "shop_staging", "rows": 120_400}], "checks": [],
+}  # fmt: skip
+
+
+def restore(source, target, state="draft", plan=PLAN, **more):
+    made = Restore.objects.create(source=source, target=target, state=state, plan=plan, who="olga", **({"moment": "latest"} | more))
+    return made
+
+
+def job(kind, state="running", **more):
+    values = {"who": "olga", "started_at": timezone.now() - timedelta(seconds=20),
+              "progress": {"step": "Copying rows", "done": 700_000, "total": 1_204_551, "unit": "rows"},
+              "log": "17:00:01 Read view at binlog.000004:1200\n17:00:02 shop.orders: 700000 rows\n"}
+    return Job.objects.create(kind=kind, queue=Job.QUEUES[kind], state=state, **(values | more))
+
+
+def workers_at_work():
+    WorkerState.seen(WorkerState.TICK)
