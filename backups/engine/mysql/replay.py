@@ -137,9 +137,7 @@ def decode(slices: Slices, window: Window, steps: Steps) -> Iterator[Step]:
     yield from steps.finish()
 
 
-def _slice(
-    index: SliceIndex, chunks: Iterable[bytes], window: Window, steps: Steps
-) -> Generator[Step, None, bool]:
+def _slice(index: SliceIndex, chunks: Iterable[bytes], window: Window, steps: Steps) -> Generator[Step, None, bool]:
     """One slice; returns False once the moment was reached inside it."""
     reader = _Reader(index, chunks)
     for item in index.transactions:

@@ -1,0 +1,146 @@
+"""A restore from beginning to end: snapshot, then slices up to the moment, then proof.
+
+Whatever breaks, a restore is repeated from its beginning: it drops what is there, so nothing is applied twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from backups.engine.archive import Archive
+from backups.engine.errors import Corrupt, EngineError, Refused
+from backups.engine.manifest import Manifest
+from backups.engine.mysql import target
+from backups.engine.mysql.load import LoadedCounts, load
+from backups.engine.mysql.replay import ReplayResult, replay
+from backups.engine.mysql.server import ServerConfig
+from backups.engine.types import Plan, Run, SliceIndex
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """What the target holds now, and what was left out on purpose.
+
+    rows: of the snapshot.  transactions: replayed after it, `last` being the identity of the newest ("" for none).
+    skipped: account statements and changes to system schemas.  prepared: XA branches that were open at the moment.
+    broken: sentences about views that were broken at the source already.
+    """
+
+    backup: str
+    schemas: int
+    tables: int
+    rows: int
+    transactions: int
+    last: str
+    skipped: int
+    prepared: tuple[str, ...]
+    broken: tuple[str, ...]
+
+
+def restore(
+    config: ServerConfig,
+    plan: Plan,
+    manifest: Manifest,
+    archives: Mapping[str, Archive],
+    *,
+    replace: bool,
+    remember: Callable[[dict[str, str]], None],
+    run: Run,
+    threads: int = 4,
+) -> RestoreResult:
+    """Bring the target to the plan's moment: afterwards it holds exactly the schemas of that moment.
+
+    archives: by storage name.  replace: the target's user schemas may be dropped.
+    remember: gets, before anything is changed, the settings to give to `put_back` should this run not do it itself.
+
+    Raises Refused before anything was touched; later also Corrupt, Gap, Transient, Stopped: their `meaning` says
+    what the target holds then.
+    """
+    _belongs(plan, manifest)
+    state = target.inspect(config)
+    target.refuse(state, manifest, replace=replace)
+    with _prepared(config, remember, run):
+        run.log(f"Loading backup {manifest.name}: {manifest.rows:,} rows, {len(manifest.schemas)} schemas.")
+        archive = archives[plan.backup.storage]
+        loaded = load(config, archive, manifest, threads=threads, replace=replace, run=run)
+        _all_loaded(loaded, manifest)
+        replayed = _replay(config, plan, manifest, archives, run)
+    for name in replayed.prepared:
+        run.log(f"XA branch {name} was prepared, not committed, at this moment: it is not applied.")
+    if replayed.skipped:
+        run.log(f"{replayed.skipped} changes to accounts and system schemas were left out.")
+    return RestoreResult(
+        backup=manifest.backup,
+        schemas=loaded.schemas,
+        tables=loaded.tables,
+        rows=loaded.rows,
+        transactions=replayed.transactions,
+        last=replayed.last,
+        skipped=replayed.skipped,
+        prepared=replayed.prepared,
+        broken=loaded.broken,
+    )
+
+
+def _belongs(plan: Plan, manifest: Manifest) -> None:
+    if plan.backup.id != manifest.backup or dict(plan.backup.position) != dict(manifest.position):
+        raise Corrupt(
+            f"The plan begins with another backup than {manifest.name}, or from another position.",
+            next_step="Rebuild the catalogue from the storage, then plan again.",
+        )
+
+
+@contextmanager
+def _prepared(config: ServerConfig, remember: Callable[[dict[str, str]], None], run: Run) -> Iterator[None]:
+    """The target's settings as a restore needs them, and back as they were."""
+    before = target.prepare(config, remember)
+    try:
+        yield
+    except BaseException:
+        try:
+            target.put_back(config, before)
+        except EngineError as error:  # the first error counts, and who was told the settings tries again
+            run.log(f"The target's settings could not be put back yet: {error}")
+        raise
+    target.put_back(config, before)
+
+
+def _all_loaded(loaded: LoadedCounts, manifest: Manifest) -> None:
+    tables = sum(len(schema.tables) for schema in manifest.schemas)
+    if (loaded.schemas, loaded.tables, loaded.rows) != (len(manifest.schemas), tables, manifest.rows):
+        raise Refused(
+            f"The target took {loaded.rows:,} rows in {loaded.tables} tables; "
+            f"the backup has {manifest.rows:,} in {tables}.",
+            meaning="It does not hold what the backup holds: do not use it.",
+        )
+
+
+def _replay(
+    config: ServerConfig, plan: Plan, manifest: Manifest, archives: Mapping[str, Archive], run: Run
+) -> ReplayResult:
+    if plan.slices:
+        run.log(f"Replaying {len(plan.slices)} slices.")
+    return replay(
+        config,
+        _slices(plan, archives),
+        start=manifest.position,
+        stop=plan.position,
+        run=run,
+        system_time_zone=manifest.system_time_zone,
+        total=sum(point.count for point in plan.slices),
+    )
+
+
+def _slices(plan: Plan, archives: Mapping[str, Archive]) -> Iterator[tuple[SliceIndex, Iterable[bytes]]]:
+    """The slices as the bucket holds them, which must be as they were planned with."""
+    for point in plan.slices:
+        archive = archives[point.storage]
+        index = archive.read_slice(point.key)
+        if (dict(index.start), dict(index.end)) != (dict(point.start), dict(point.end)):
+            raise Corrupt(
+                f"Slice {point.key} is not the one that the restore was planned with.",
+                next_step="Rebuild the catalogue from the storage, then plan again.",
+            )
+        yield index, archive.read_data(index.data)
