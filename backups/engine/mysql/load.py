@@ -34,6 +34,8 @@ from backups.engine.types import DataRef, Run
 
 # What a statement says that another, later one will put right: an object of another schema is not there yet.
 MISSING = (1146, 1305, 1356, 1049, 1054)
+# Warnings that speak of a way of working, not of rows; 6414: InnoDB and MyISAM written by one session.
+DEPRECATIONS = (1287, 1681, 6414)
 NAME = rb"`(?:[^`]|``)*`"
 VIEW = re.compile(
     rb"CREATE OR REPLACE [^`]*(?:%b@%b )?SQL SECURITY [A-Z]+ VIEW (%b(?:\.%b)?)" % (NAME, NAME, NAME, NAME)
@@ -248,13 +250,13 @@ class _Work:
     def _load(self, connection: Connection, table: _Table, ref: DataRef) -> None:
         try:
             loaded, warnings = tsv.load(connection, table.sql, self._watched(self.archive.read_data(ref)))
-            told = rows(connection, "SHOW WARNINGS LIMIT 3") if warnings else ()
+            told = _objections(connection) if warnings else []
         except pymysql.MySQLError as error:
             raise explain(error, f"Loading {table.name}") from error
-        if warnings:
+        if told:
             raise Refused(
-                f"The target would not take rows of {table.name} as they are: "
-                f"{'; '.join(str(row[2]) for row in told)} ({warnings} warnings).",
+                f"The target would not take rows of {table.name} as they are: {'; '.join(told[:3])} "
+                f"({warnings} warnings).",
                 meaning="The target does not hold what the backup holds; do not use it.",
                 next_step="Look for what differs in the target's version and settings.",
             )
@@ -269,6 +271,12 @@ class _Work:
                 raise Stopped("Another part of the restore failed.")
             _stop_if_asked(self.run)
             yield part
+
+
+def _objections(connection: Connection) -> list[str]:
+    """What the server says about the rows, which LOCAL makes warnings of: each is a row that it left out or altered."""
+    told = rows(connection, "SHOW WARNINGS")
+    return [f"{text} ({code})" for level, code, text in told if level != "Note" and code not in DEPRECATIONS]
 
 
 def raise_first(errors: Sequence[BaseException | None]) -> None:

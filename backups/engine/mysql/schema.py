@@ -20,6 +20,16 @@ TEXT_TYPES = ("json", "inet4", "inet6", "uuid")
 COUNTER = re.compile(rb"(\n\) [^\n]*?)AUTO_INCREMENT=(\d+) ?")
 ENGINE = re.compile(rb"(\n\) [^\n]*?ENGINE=\w+)")
 
+PROGRAMS = (
+    "SELECT ROUTINE_TYPE, ROUTINE_NAME, CHARACTER_SET_CLIENT FROM information_schema.ROUTINES"
+    " WHERE ROUTINE_SCHEMA = %s ORDER BY 1, 2",
+    "SELECT 'VIEW', TABLE_NAME, CHARACTER_SET_CLIENT FROM information_schema.VIEWS WHERE TABLE_SCHEMA = %s ORDER BY 2",
+    "SELECT 'TRIGGER', TRIGGER_NAME, CHARACTER_SET_CLIENT FROM information_schema.TRIGGERS"
+    " WHERE TRIGGER_SCHEMA = %s ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER",
+    "SELECT 'EVENT', EVENT_NAME, CHARACTER_SET_CLIENT FROM information_schema.EVENTS"
+    " WHERE EVENT_SCHEMA = %s ORDER BY 2",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -158,60 +168,27 @@ class Reader:
 
     def _programs(self, schema: str) -> Iterator[Program]:
         """In an order in which they can be made: routines, views, triggers in their order, events."""
-        yield from self._routines(schema)
-        yield from self._views(schema)
-        for name, charset, collation, mode, database in self._ask(
-            "SELECT TRIGGER_NAME, CHARACTER_SET_CLIENT, COLLATION_CONNECTION, SQL_MODE, DATABASE_COLLATION"
-            " FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s"
-            " ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER",
-            schema,
-        ):
-            yield self._program("TRIGGER", schema, 2, name, charset, collation, mode, database)
-        for name, charset, collation, mode, database, zone in self._ask(
-            "SELECT EVENT_NAME, CHARACTER_SET_CLIENT, COLLATION_CONNECTION, SQL_MODE, DATABASE_COLLATION, TIME_ZONE"
-            " FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s ORDER BY 1",
-            schema,
-        ):
-            yield self._program("EVENT", schema, 3, name, charset, collation, mode, database, zone)
-
-    def _routines(self, schema: str) -> Iterator[Program]:
-        for kind, name, charset, collation, mode, database in self._ask(
-            "SELECT ROUTINE_TYPE, ROUTINE_NAME, CHARACTER_SET_CLIENT, COLLATION_CONNECTION, SQL_MODE,"
-            " DATABASE_COLLATION FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s ORDER BY 1, 2",
-            schema,
-        ):
-            yield self._program(_text(kind), schema, 2, name, charset, collation, mode, database)
-
-    def _views(self, schema: str) -> Iterator[Program]:
         columns = self._columns(schema)
-        for name, charset, collation in self._ask(
-            "SELECT TABLE_NAME, CHARACTER_SET_CLIENT, COLLATION_CONNECTION FROM information_schema.VIEWS"
-            " WHERE TABLE_SCHEMA = %s ORDER BY 1",
-            schema,
-        ):
-            names = tuple(column[0] for column in columns.get(_text(name), []))
-            yield self._program("VIEW", schema, 1, name, charset, collation, columns=names)
+        for query in PROGRAMS:
+            for kind, name, charset in self._ask(query, schema):
+                names = tuple(column[0] for column in columns.get(_text(name), [])) if kind == b"VIEW" else ()
+                yield self._program(_text(kind), schema, _text(name), _text(charset), names)
 
-    def _program(
-        self,
-        kind: str,
-        schema: str,
-        place: int,
-        name: bytes,
-        charset: bytes,
-        collation: bytes,
-        mode: bytes = b"",
-        database: bytes = b"",
-        zone: bytes = b"",
-        columns: tuple[str, ...] = (),
-    ) -> Program:
-        self._charset(_text(charset))
-        definition = self._ask(f"SHOW CREATE {kind} {quote(schema)}.{quote(_text(name))}")[0][place]
+    def _program(self, kind: str, schema: str, name: str, charset: str, columns: tuple[str, ...]) -> Program:
+        """SHOW CREATE, answered in the charset that the text was written in.
+
+        sql_mode comes from here too: information_schema of MySQL 9.7 prints ALLOW_INVALID_DATES as INVALID_DATES.
+        """
+        self._charset(charset)
+        row = self._ask(f"SHOW CREATE {kind} {quote(schema)}.{quote(name)}")[0]
         self._charset("utf8mb4")
-        if definition is None:
-            raise pymysql.err.OperationalError(1142, f"SHOW CREATE {kind} {schema}.{_text(name)} shows no definition")
-        texts = (_text(charset), _text(collation), _text(mode), _text(zone), _text(database))
-        return Program(kind, _text(name), definition, *texts, columns=columns)
+        place = {"VIEW": 1, "EVENT": 3}.get(kind, 2)
+        if row[place] is None:
+            raise pymysql.err.OperationalError(1142, f"SHOW CREATE {kind} of {schema}.{name} shows no definition")
+        texts = [_text(value) for value in row]
+        collation, database = texts[place + 2], "" if kind == "VIEW" else texts[place + 3]
+        mode, zone = "" if kind == "VIEW" else texts[1], texts[2] if kind == "EVENT" else ""
+        return Program(kind, name, row[place], texts[place + 1], collation, mode, zone, database, columns)
 
     def _charset(self, name: str) -> None:
         self._ask(f"SET character_set_results = {name}")

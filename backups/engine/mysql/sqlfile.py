@@ -5,6 +5,7 @@ A statement is bytes: a routine's text is in the character set it was written in
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 
@@ -14,6 +15,13 @@ from backups.engine.mysql.server import Identity, quote
 from backups.engine.mysql.tsv import LINES
 
 Statement = bytes
+# A column's COLLATE without CHARACTER SET is the table's own, only printed: given back as it stands, MySQL would take
+# it for the column's explicit choice and print CHARACTER SET too from then on.
+INHERITED = re.compile(
+    rb"^(  `(?:[^`]|``)+` (?:(?:var)?char\(\d+\)|(?:tiny|medium|long)?text|(?:enum|set)\('(?:[^']|'')*'"
+    rb"(?:,'(?:[^']|'')*')*\))) COLLATE \w+",
+    re.MULTILINE,
+)
 
 
 def render(statements: Iterable[Statement]) -> Iterator[bytes]:
@@ -47,7 +55,8 @@ def create(
             yield f"DO SETVAL({quote(table.name)}, {following}, 0, {cycles})".encode()
     for table in schema.tables:
         if table.kind != "SEQUENCE":
-            yield with_counter(table.definition, counters.get(table.name, table.counter))
+            definition = with_counter(table.definition, counters.get(table.name, table.counter))
+            yield INHERITED.sub(rb"\1", definition) if identity.flavour == "mysql" else definition
     yield from (_placeholder(program) for program in schema.programs if program.columns)
 
 
