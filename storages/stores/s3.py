@@ -11,7 +11,7 @@ import tempfile
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC
@@ -35,7 +35,7 @@ from storages.stores.base import (
     is_key,
     key_prefix,
 )
-from storages.stores.s3_errors import FAULTS, explain
+from storages.stores.s3_errors import FAULTS, explain, no_store
 
 MIB = 1024 * 1024
 PART_SIZE = 8 * MIB
@@ -85,7 +85,8 @@ class S3Store:
         with self._sentences(key):
             if if_absent and not self.conditional_put and self._size(key) is not None:
                 raise AlreadyExists(f"{key} is taken.")
-            self._client.put_object(**place, **condition, Body=data, ChecksumSHA256=_checksum(data))
+            answer = self._client.put_object(**place, **condition, Body=data, ChecksumSHA256=_checksum(data))
+        self._said(answer, "ETag")
 
     def upload(self, key: str, parts: Iterable[bytes]) -> int:
         check_key(key)
@@ -110,6 +111,7 @@ class S3Store:
         )
         answers, last = iter(pages), after
         while page := self._next(answers):
+            self._said(page, "IsTruncated")
             for entry in page.get("Contents", []):
                 key = entry["Key"].removeprefix(self._prefix)
                 if last and key <= last:
@@ -130,7 +132,7 @@ class S3Store:
         config = self._config
         settings: dict[str, Any] = {
             "signature_version": "s3v4",
-            "s3": {"addressing_style": "path" if config.path_style else "auto"},
+            "s3": {"addressing_style": "path" if config.path_style else "virtual"},
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
             "retries": {"mode": "standard", "total_max_attempts": attempts},
@@ -164,6 +166,12 @@ class S3Store:
             yield
         except FAULTS as error:
             raise explain(error, self._config, key) from error
+
+    def _said(self, answer: Mapping[str, Any], word: str) -> Any:
+        """A value that every store's answer has: a 200 without it is a page from something in between."""
+        if word not in answer:
+            raise no_store(self._config)
+        return answer[word]
 
     def _read(self, key: str, request: dict[str, Any], attempts: int) -> bytes:
         """Ask and read; again where the body breaks off, which botocore itself does not repeat."""
@@ -250,7 +258,7 @@ class S3Store:
                 if error.response["Error"]["Code"] not in NO_CHECKSUM:
                     raise
                 answer = self._client.create_multipart_upload(**place)
-        return place | {"UploadId": answer["UploadId"]}, answer.get("ChecksumAlgorithm") == "SHA256"
+        return place | {"UploadId": self._said(answer, "UploadId")}, answer.get("ChecksumAlgorithm") == "SHA256"
 
     def _send(self, upload: dict[str, Any], number: int, block: bytes, checksums: bool) -> dict[str, Any]:
         """Send one part; return its line for the end of the upload."""
@@ -258,7 +266,7 @@ class S3Store:
             checksum = {"ChecksumSHA256": _checksum(block)} if checksums else {}
             with self._sentences(upload["Key"]):
                 answer = self._client.upload_part(**upload, PartNumber=number, Body=block, **checksum)
-            return {"PartNumber": number, "ETag": answer["ETag"]} | checksum
+            return {"PartNumber": number, "ETag": self._said(answer, "ETag")} | checksum
         finally:
             self._window.leave(len(block))
 
@@ -266,7 +274,8 @@ class S3Store:
         """Put the parts together; an upload that is gone was finished by a try whose answer was lost."""
         with self._sentences(key):
             try:
-                self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+                answer = self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+                self._said(answer, "ETag")
             except ClientError as error:
                 if error.response["Error"]["Code"] != "NoSuchUpload" or self._size(key) != size:
                     raise

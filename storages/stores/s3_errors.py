@@ -14,6 +14,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from storages.stores.base import (
@@ -28,7 +29,7 @@ from storages.stores.base import (
 )
 
 # All that botocore and urllib3 raise once a client is made.
-FAULTS = (BotoCoreError, ClientError, HTTPError, OSError)
+FAULTS = (BotoCoreError, ClientError, ResponseParserError, HTTPError, OSError)
 NO_ANSWER = (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError, OSError)
 PERMISSIONS = {
     "GetObject": "s3:GetObject",
@@ -93,7 +94,14 @@ def explain(error: Exception, config: StoreConfig, key: str = "") -> StoreError:
         return _tls(error, config)
     if isinstance(error, NO_ANSWER):
         return _no_answer(error, config)
-    return StoreError(f"{place(config)} does not answer as an S3 store does: {error}", hint="Correct Endpoint.")
+    if isinstance(error, ResponseParserError):
+        return no_store(config)
+    return StoreError(f"{place(config)} cannot be asked: {error}", hint="Correct the storage's settings.")
+
+
+def no_store(config: StoreConfig) -> Unreachable:
+    """For answers that no store gives: a wrong endpoint, or the page of a proxy before a store that is down."""
+    return Unreachable(f"{place(config)} does not answer as an S3 store does.", hint="Check Endpoint and proxies.")
 
 
 def place(config: StoreConfig) -> str:
@@ -105,8 +113,8 @@ def _refused(error: ClientError, config: StoreConfig, key: str) -> StoreError:
     answer: Any = error.response
     code, text = answer.get("Error", {}).get("Code", ""), answer.get("Error", {}).get("Message", "")
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code == "404" and operation != "HeadObject":  # a page of a proxy, not a store's word that nothing is there
-        return StoreError(f"{place(config)} does not answer as an S3 store does.", hint="Correct Endpoint.")
+    if code in ("", "404") and not operation.startswith("Head"):  # a store would say more than a number
+        return no_store(config)
     if known := CODES.get(SAME.get(code, code)):
         kind, what, hint = known
         words = {"bucket": config.bucket, "place": place(config), "key": key, "region": config.region or "us-east-1"}
@@ -142,11 +150,12 @@ def _tls(error: SSLError, config: StoreConfig) -> StoreError:
 def _no_answer(error: Exception, config: StoreConfig) -> StoreError:
     """Names, connections, time-outs, bodies that end too early."""
     text = f"{error} {error.__context__}"
-    reason = "the connection broke off"
+    reason, hint = "the connection broke off", "Check Endpoint, network and firewall."
     if isinstance(error, ConnectTimeoutError | ReadTimeoutError):
         reason = "no answer in time"
     elif "resolve" in text or "not known" in text:
         reason = "its name is unknown"
+        hint = "Check Endpoint." if config.path_style else "Check Endpoint, or force path-style URL access."
     elif "refused" in text:
         reason = "it refused the connection"
-    return Unreachable(f"{place(config)} cannot be reached: {reason}.", hint="Check Endpoint, network and firewall.")
+    return Unreachable(f"{place(config)} cannot be reached: {reason}.", hint=hint)

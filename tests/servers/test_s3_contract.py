@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from storages.stores import AlreadyExists, Denied, NotFound, StoreConfig, StoreError, Unreachable, open_store, probe
-from storages.stores.s3 import PART_SIZE
+from storages.stores.local import LocalStore
+from storages.stores.s3 import PART_SIZE, S3Store
 
 PREFIX = "some/prefix"
 STORES = ["local", "s3", "ceph"]
@@ -75,21 +76,26 @@ def test_a_second_put_replaces_the_object(store):
     assert store.get("a") == b"2nd"
 
 
-@pytest.mark.parametrize(
-    ("offset", "length", "found"),
-    [(3, 4, b"3456"), (7, None, b"789"), (8, 100, b"89"), (0, 3, b"012"), (10, 5, b""), (99, None, b""), (2, 0, b"")],
-)
-def test_a_part_is_read(store, offset, length, found):
+def test_a_part_is_read(store):
     store.put("digits", b"0123456789")
-    assert store.get("digits", offset, length) == found
+    assert store.get("digits", 3, 4) == b"3456"
+    assert store.get("digits", 7) == b"789"
+    assert store.get("digits", 8, 100) == b"89"
+    assert store.get("digits", 0, 3) == b"012"
 
 
-@pytest.mark.parametrize("part", [(), (5,), (0, 0), (5, 10)])
-def test_a_missing_object_is_not_found(store, part):
+def test_nothing_is_read_beyond_the_end(store):
+    store.put("digits", b"0123456789")
+    for part in ((10, 5), (99, None), (2, 0)):
+        assert store.get("digits", *part) == b""
+
+
+def test_a_missing_object_is_not_found(store):
     store.put("there/is", b"x")
     for key in ("there", "there/isnt", "there/is/not"):
-        with pytest.raises(NotFound):
-            store.get(key, *part)
+        for part in ((), (5,), (0, 0), (5, 10)):
+            with pytest.raises(NotFound):
+                store.get(key, *part)
 
 
 def test_a_key_that_is_taken_stays_as_it_is(store):
@@ -149,16 +155,16 @@ def test_an_upload_needs_the_memory_of_a_few_parts(store):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt, GeneratorExit])
-@pytest.mark.parametrize("sent", [100, 2 * PART_SIZE + 100])
-def test_an_upload_whose_parts_fail_leaves_nothing(config, error, sent):
-    def parts():
+def test_an_upload_whose_parts_fail_leaves_nothing(config):
+    def parts(sent, error):
         yield bytes(sent)
         raise error("the source broke")
 
     store = open_store(config)
-    with pytest.raises(error, match="the source broke"):
-        store.upload("a", parts())
+    for sent in (100, 2 * PART_SIZE + 100):
+        for error in (ValueError, OSError, KeyboardInterrupt, GeneratorExit):
+            with pytest.raises(error, match="the source broke"):
+                store.upload("a", parts(sent, error))
     assert keys(store) == []
     assert leftovers(config) == []
 
@@ -184,13 +190,15 @@ def test_a_listing_is_in_key_order(store):
     assert keys(store) == sorted(NAMES)
 
 
-@pytest.mark.parametrize("prefix", ["", "a", "a/", "a/b", "a/b/", "a/bb/", "a/bb/1", "A", "nothing/here", "a/b/x/y", "z"])
-def test_a_listing_begins_at_a_prefix_and_after_a_key(store, prefix):
+def test_a_listing_begins_at_a_prefix_and_after_a_key(store):
     for name in NAMES:
         store.put(name, b"x")
-    for after in ["", *NAMES, "a", "a/", "a/bb", "a/bb/", "a/bb/15", "a~", "zz"]:
+    prefixes = ["", "a", "a/", "a/b", "a/b/", "a/bb/", "a/bb/1", "A", "nothing/here", "a/b/x/y", "z"]
+    afters = ["", *NAMES, "a", "a/", "a/bb", "a/bb/", "a/bb/15", "a~", "zz"]
+    cases = [(prefix, after) for prefix in prefixes for after in afters]
+    for prefix, after in cases if isinstance(store, LocalStore) else random.Random(1).sample(cases, 60):
         wanted = [name for name in sorted(NAMES) if name.startswith(prefix) and name > after]
-        assert keys(store, prefix, after) == wanted, after
+        assert keys(store, prefix, after) == wanted, (prefix, after)
 
 
 def test_a_listing_tells_size_and_time(store):
@@ -239,13 +247,13 @@ def test_keys_that_are_not_legal_are_left_out_of_listings(s3_config):
     assert keys(store) == ["mine"]
 
 
-@pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "a/../b", "..", "a/./b", ".", "a b", "ü", "a\n", "a~", "x" * 801])
-def test_an_illegal_key_is_refused(store, key):
-    for use in (store.get, lambda key: store.put(key, b""), lambda key: store.upload(key, [b""])):
-        with pytest.raises(StoreError, match="not a legal object key"):
-            use(key)
-    with pytest.raises(StoreError, match="not a legal object key"):
-        store.delete([key])
+def test_an_illegal_key_is_refused(store):
+    methods = [store.get, lambda key: store.put(key, b""), lambda key: store.upload(key, [b""])]
+    methods.append(lambda key: store.delete([key]))
+    for key in ("", "/a", "a/", "a//b", "a/../b", "..", "a/./b", ".", "a b", "ü", "a\n", "a~", "x" * 801):
+        for use in methods:
+            with pytest.raises(StoreError, match="not a legal object key"):
+                use(key)
 
 
 # Refusals
@@ -265,7 +273,9 @@ def every_method(store):
 def test_a_missing_bucket_is_never_taken_for_a_missing_object(config, tmp_path):
     missing = str(tmp_path / "none") if config.type == "local" else "no-such-bucket"
     for use in every_method(open_store(dataclasses.replace(config, bucket=missing))):
-        with pytest.raises(StoreError, match=r"There is no bucket no-such-bucket at|none does not exist\. Create it") as caught:
+        with pytest.raises(
+            StoreError, match=r"There is no bucket no-such-bucket|none does not exist\. Create"
+        ) as caught:
             use()
         assert type(caught.value) is StoreError
 
@@ -290,12 +300,10 @@ def test_wrong_keys_are_denied(s3_config, change, sentence):
     ("endpoint", "sentence"),
     [
         ("http://127.0.0.1:1", "http://127.0.0.1:1 cannot be reached: it refused the connection. Check Endpoint"),
-        ("http://no-such-host.invalid", "its name is unknown"),
+        ("http://no-such-host.invalid", "its name is unknown. Check Endpoint, or force path-style URL access."),
     ],
 )
 def test_an_endpoint_that_does_not_answer_is_unreachable(endpoint, sentence):
-    from storages.stores.s3 import S3Store
-
     config = StoreConfig("s3", "test", "bucket", endpoint=endpoint, access_key="a", secret_key="s3cr3t")
     for use in every_method(S3Store(config, attempts=1)):
         with pytest.raises(Unreachable) as caught:
@@ -312,7 +320,7 @@ def test_a_bucket_that_may_only_be_read_names_the_missing_permission(ceph):
     policy = f"""{{"Version": "2012-10-17", "Statement": [{{"Effect": "Deny", "Principal": "*",
         "Action": [{writes}], "Resource": "arn:aws:s3:::{config.bucket}/*"}}]}}"""
     store._client.put_bucket_policy(Bucket=config.bucket, Policy=policy)
-    with pytest.raises(Denied, match=r"may|does not let .* do PutObject .* allow s3:PutObject"):
+    with pytest.raises(Denied, match=r"does not let .* do PutObject .* allow s3:PutObject"):
         store.put("b", b"y")
     with pytest.raises(Denied, match="allow s3:PutObject"):
         store.upload("b", [bytes(PART_SIZE)])
@@ -366,8 +374,6 @@ def test_the_probe_stops_at_the_step_that_fails(s3, change, step):
 
 
 def test_a_store_whose_conditional_put_is_not_atomic_is_usable_and_found_out(s3, monkeypatch):
-    from storages.stores.s3 import S3Store
-
     put = S3Store.put
     monkeypatch.setattr(S3Store, "put", lambda self, key, data, if_absent=False: put(self, key, data))
     result = probe(config_of(s3))
@@ -378,8 +384,6 @@ def test_a_store_whose_conditional_put_is_not_atomic_is_usable_and_found_out(s3,
 
 
 def test_the_probe_is_not_ok_where_a_step_breaks_off(s3, monkeypatch):
-    from storages.stores.s3 import S3Store
-
     def broken(self, prefix="", after=""):
         raise StoreError("Listing is off.")
 
