@@ -124,6 +124,8 @@ def command(connection: pymysql.Connection[Any], code: int, body: bytes) -> None
 
 # --- the server's "no" --------------------------------------------------------------------------------------
 
+# 1236 is all that MySQL says; MariaDB has 4052 for the second replica and numbers of its own about GTIDs.
+_READ_ERRORS = frozenset({1236, 4052, *range(1945, 1958)})
 _MEANINGS: tuple[tuple[str, type[EngineError], str, str], ...] = (
     (
         r"same server_uuid|same server_id|same server_uuid/server_id",
@@ -157,7 +159,7 @@ def refusal(packet: memoryview) -> EngineError:
     """The error that an error packet stands for."""
     code = int.from_bytes(packet[1:3], "little")
     text = re.sub(r"^#\w{5}", "", bytes(packet[3:]).decode("utf-8", "replace")).rstrip(".")
-    if code == 1236:
+    if code in _READ_ERRORS:
         for pattern, kind, what, next_step in _MEANINGS:
             if re.search(pattern, text, re.IGNORECASE):
                 return kind(f"{what} The server says: {text}.", next_step=next_step)
