@@ -134,7 +134,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 
 STATIC_URL = "static/"
-STATIC_ROOT = EVEREST_DATA / "static"
+STATIC_ROOT = None  # whitenoise serves what the finders find
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True  # no collectstatic step
 
