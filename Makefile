@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON := $(shell for each in python3 python3.11 python3.12 python3.13; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
 VENV := build/venv
-RUN := EVEREST_DATA=build/data PYTHONUNBUFFERED=1 $(VENV)/bin/python
+RUN := env EVEREST_DATA=build/data PYTHONUNBUFFERED=1 $(VENV)/bin/python
 PORT := 8000
 ONLY := tests
 
