@@ -25,7 +25,7 @@ INHERITED = re.compile(
 
 
 def render(statements: Iterable[Statement]) -> Iterator[bytes]:
-    token = f"$${secrets.token_hex(12)}$$".encode()
+    token = f"$${secrets.token_hex(5)}$$".encode()  # the mysql client takes at most 15 characters
     yield b"DELIMITER " + token + b"\n"
     for statement in statements:
         yield statement + b"\n" + token + b"\n"
