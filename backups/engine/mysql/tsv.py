@@ -183,7 +183,7 @@ def escape(field: bytes) -> bytes:
     return field.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n")
 
 
-def load(connection: Connection, sql: str, lines: Iterable[bytes]) -> tuple[int, int]:
+def load(connection: Connection, sql: str | bytes, lines: Iterable[bytes]) -> tuple[int, int]:
     """Run LOAD DATA LOCAL INFILE with `lines` as the file; (rows, warnings) as the server counts them.
 
     The connection has CLIENT.LOCAL_FILES but not PyMySQL's local_infile: whatever file name a server asks for,
