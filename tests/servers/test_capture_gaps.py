@@ -1,0 +1,156 @@
+"""Logs that do not join on to what was shipped: named, never papered over."""
+
+import pytest
+
+from backups.engine.errors import Forked, Gap
+from everest.demo import servers
+from tests.conftest import installation
+from tests.helpers import clean, wait_for
+from tests.servers.capturing import Source, transactions
+
+KINDS = {"gtid": ("mysql", True), "files": ("mysql", False), "mariadb": ("mariadb", True)}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Servers of this module, whose logs are thrown away as no other test could bear."""
+    running = {}
+
+    def get(name):
+        if name not in running:
+            flavour, gtid = KINDS[name.removeprefix("second ")]
+            running[name] = servers.start(installation(flavour), tmp_path_factory.mktemp("own"), gtid=gtid)
+        clean(running[name])
+        source = Source(running[name], by_place=name == "files")
+        reset(source)
+        source.run("CREATE DATABASE IF NOT EXISTS c", "CREATE TABLE t (v INT)", "INSERT INTO t VALUES (0)")
+        return source
+
+    yield get
+    for one in running.values():
+        one.kill()
+
+
+@pytest.fixture(params=KINDS)
+def source(request, own):
+    return own(request.param)
+
+
+def reset(source):
+    mariadb = source.server.flavour == "mariadb"
+    source.run("RESET MASTER" if mariadb else "RESET BINARY LOGS AND GTIDS")
+
+
+def purge(source):
+    """Leave the newest log file only; MariaDB keeps one for a moment until its engines have synced."""
+    source.run("FLUSH BINARY LOGS")
+    newest = source.position()["file"]
+
+    def gone():
+        source.run(f"PURGE BINARY LOGS TO '{newest}'")
+        with source.connection.cursor() as cursor:
+            cursor.execute("SHOW BINARY LOGS")
+            return cursor.fetchall()[0][0] == newest
+
+    wait_for(gone, 10)
+
+
+def refused(source, start, kind):
+    with pytest.raises(kind) as caught:
+        source.drain(start)
+    assert type(caught.value) is kind
+    assert "backup" in caught.value.next_step
+    return str(caught.value)
+
+
+def test_purged_before_it_was_shipped(source):
+    start = source.position()
+    source.run("INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)")
+    missing = source.position()
+    purge(source)
+    message = refused(source, start, Gap)
+    if source.by_place:
+        assert f"{start['file']}:{start['pos']}" in message
+    else:
+        assert missing["gtids"].rpartition("-")[2] in message
+
+
+def test_purged_after_it_was_shipped(source):
+    source.run("INSERT INTO t VALUES (1)")
+    purge(source)
+    start = source.position()
+    source.run("INSERT INTO t VALUES (2)")
+    assert len(transactions(source.drain(start))) == 1
+
+
+def test_a_first_start_from_nothing_where_the_log_no_longer_begins_at_the_beginning(source):
+    start = source.position() | {"file": "binlog.000001", "pos": 4}
+    start |= {} if source.by_place else {"gtids": ""}
+    purge(source)
+    refused(source, start, Gap)
+
+
+def test_a_reset_log_is_not_the_shipped_one(source):
+    source.run(*[f"INSERT INTO t VALUES ({n})" for n in range(20)])
+    start = source.position()
+    reset(source)
+    source.run("INSERT INTO t VALUES (1)")
+    refused(source, start, Gap if source.by_place else Forked)
+
+
+def test_a_reset_log_that_has_grown_past_the_shipped_one_is_told_by_its_first_event(source):
+    source.run("FLUSH BINARY LOGS")
+    start = source.position() | {"file_id": "1-1-somewhere else"}
+    source.run("INSERT INTO t VALUES (1)")
+    if source.by_place or source.server.flavour == "mariadb":
+        refused(source, start, Gap)
+
+
+def test_lost_transactions_are_a_fork(source):
+    start = source.position()
+    if source.by_place:
+        start["pos"] += 1000
+        assert "not the file" in refused(source, start, Gap)
+    elif source.server.flavour == "mariadb":
+        start["gtids"] = f"0-{source.server.port}-99"
+        assert f"0-{source.server.port}-99" in refused(source, start, Forked)
+    else:
+        start["gtids"] = f"{start['server']}:1-99"
+        assert "lost" in refused(source, start, Forked)
+
+
+def test_another_server_is_refused(source, request):
+    name = {"mysql": "mysql_files" if source.by_place else "mysql_source", "mariadb": "mariadb_source"}
+    other = Source(request.getfixturevalue(name[source.server.flavour]), by_place=source.by_place)
+    other.run("CREATE TABLE x (a INT)", *["INSERT INTO x VALUES (1)"] * 9)
+    assert "another" in refused(other, source.position(), Forked)
+
+
+def test_a_failover_to_a_server_with_the_same_history_goes_on(own):
+    first, second = own("gtid"), own("second gtid")
+    start = first.position()
+    reset(second)
+    second.run(f"SET GLOBAL gtid_purged = '{start['gtids']}'", "INSERT INTO t VALUES (1), (2)")
+    got = second.drain(start)
+    assert [t.changes[0].inserts for t in transactions(got)] == [2]
+    assert got[-1].chunk.end["server"] != start["server"]
+    assert start["gtids"] in got[-1].chunk.end["gtids"]
+
+
+def test_gtids_that_were_switched_off_are_a_gap(own):
+    source = own("gtid")
+    start = source.position()
+    source.run("SET GLOBAL gtid_mode = ON_PERMISSIVE")
+    try:
+        assert "gtid_mode" in refused(source, start, Gap)
+    finally:
+        source.run("SET GLOBAL gtid_mode = ON")
+
+
+def test_a_domain_that_nobody_told_of_is_a_gap(own):
+    source = own("mariadb")
+    start = source.position()
+    source.run("SET gtid_domain_id = 7", "INSERT INTO t VALUES (1)", "SET gtid_domain_id = 0")
+    assert len(transactions(source.drain(start))) == 1
+    purge(source)
+    assert "7-" in refused(source, start, Gap)
