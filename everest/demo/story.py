@@ -100,6 +100,7 @@ class Story:
 
     def add_storage(self) -> None:
         if self.storage == "local":
+            (FOLDER / "storages" / "shelf").mkdir(parents=True)
             self.manage("add_storage", "shelf", "--type=local", "--bucket=shelf")
             return
         self.s3 = s3.start(say=say)
