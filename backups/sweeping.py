@@ -30,7 +30,7 @@ def sweep(job: Job, run: JobRun) -> dict[str, Any]:
     if job.arguments.get("whole"):
         return _forget(database, run)
     archives = database.archives()
-    backups, busy = _listed(database, archives), _busy(database)
+    busy, backups = _busy(database), _listed(database, archives)  # in this order: a Job may end in between
     unwanted = {str(pk) for pk in database.backups.filter(state=Backup.DELETING).values_list("pk", flat=True)}
     if unwanted & busy:
         raise NotYet("A restore or verification still reads it; the deletion waits for that.")
