@@ -100,7 +100,9 @@ class JobRun:
         self._lock = threading.Lock()
 
     def should_stop(self) -> bool:
-        return self.cancelled or self.lost or stopping() or self.mirror.should_stop()
+        if self.mirror.should_stop():  # a person ends a run in the foreground
+            self.cancelled = True
+        return self.cancelled or self.lost or stopping()
 
     def progress(self, step: str, done: int = 0, total: int = 0, unit: str = "") -> None:
         self.mirror.progress(step, done, total, unit)
@@ -115,7 +117,7 @@ class JobRun:
     def beat(self) -> None:
         """See whether the Job is still ours and wanted; write what is new, and the lease every third of its length."""
         asked = self.job.held(self.owner).values_list("cancel_requested", flat=True).first()
-        self.lost, self.cancelled = asked is None, bool(asked)
+        self.lost, self.cancelled = asked is None, self.cancelled or bool(asked)
         changed = self._news()
         if time.monotonic() - self._beaten >= settings.EVEREST_LEASE_SECONDS / 3:
             self._beaten = time.monotonic()
@@ -174,11 +176,12 @@ def _outcome(job: Job, run: JobRun, body: Body) -> tuple[str, Any, str]:
         # Not foreseen, so a fault of Everest: recorded on the Job, with its trace in the worker's log.
         log.exception("%s failed", job)
         run.log(f"Unexpected error: {type(error).__name__}.")
-        return (
-            Job.FAILED,
-            None,
-            f"Everest failed unexpectedly ({type(error).__name__}). The worker's log has the trace.",
-        )
+        return Job.FAILED, None, unexpected(error)
+
+
+def unexpected(error: Exception) -> str:
+    """For people; its text stays in the log, as it may hold anything."""
+    return f"Everest failed unexpectedly ({type(error).__name__}). The worker's log has the trace."
 
 
 def _end(job: Job, run: JobRun, state: str, result: Any, error: str) -> None:

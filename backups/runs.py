@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +13,7 @@ from backups import catalog, leases, moments, shipping, sweeping
 from backups.engine import layout, verify
 from backups.engine.errors import Corrupt, Gap, LeaseLost, Refused, Stopped
 from backups.models import Backup, Database, Job, Restore, Timeline
-from backups.queue import JobRun, NotYet
+from backups.queue import EXPECTED, JobRun, NotYet, unexpected
 
 DRAIN_WAIT = 15  # seconds beyond a lease's length that a restore waits for the shipper of its target
 
@@ -122,7 +123,7 @@ def restore(job: Job, run: JobRun) -> dict[str, Any]:
             _over(row, Restore.CANCELLED, "Cancelled.")
         raise
     except Exception as error:
-        _over(row, Restore.FAILED, str(error))
+        _over(row, Restore.FAILED, str(error) if isinstance(error, EXPECTED) else unexpected(error))
         raise
     row.result = result
     row.save(update_fields=["result"])
@@ -147,7 +148,6 @@ def _restore(row: Restore, run: JobRun) -> dict[str, Any]:
         remember=lambda values: remember(row, values),
         run=run,
     )
-    put_back_settings(row)
     return asdict(result)
 
 
@@ -203,6 +203,8 @@ def _over(row: Restore, state: str, error: str) -> None:
     """The target is free again.  Where its timeline was ended for this, a new one begins with a backup at once."""
     row.settle(state, error)
     row.refresh_from_db()
+    with suppress(*EXPECTED):  # the tick tries again
+        put_back_settings(row)
     Database.objects.filter(pk=row.target_id).update(status=Database.UNKNOWN)
     last = row.target.timelines.order_by("number").last()
     half_done = row.touched and state != Restore.SUCCEEDED
@@ -236,7 +238,7 @@ def verification(job: Job, run: JobRun) -> dict[str, Any]:
 
 
 def check(job: Job, run: JobRun) -> dict[str, Any]:
-    job.database.check()
+    job.database.check_server()
     catalog.write_description(job.database)
     return {"status": job.database.status}
 

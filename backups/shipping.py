@@ -18,7 +18,7 @@ from backups.engine import slices
 from backups.engine.errors import Corrupt, Forked, Gap, LeaseLost, Refused, Stopped
 from backups.engine.types import Chunk, Position, Quiet, Run, SliceIndex
 from backups.models import Backup, Database, Slice, Timeline
-from backups.queue import EXPECTED, Pulse, new_owner, ring, stopping
+from backups.queue import EXPECTED, Pulse, new_owner, ring, stopping, unexpected
 from everest.models import Event
 
 log = logging.getLogger("everest.work")
@@ -119,7 +119,7 @@ def serve(database: Database, owner: str, run: Run, *, deadline: float | None, d
     except Exception as error:
         # Not foreseen: recorded like the others, its trace in the worker's log.
         log.exception("shipping %s failed", database)
-        _failed(database, f"Everest failed unexpectedly ({type(error).__name__}). The worker's log has the trace.")
+        _failed(database, unexpected(error))
 
 
 def _failed(database: Database, message: str) -> None:
@@ -233,7 +233,7 @@ def first_position(timeline: Timeline) -> Position:
         backup = timeline.backups.filter(state=Backup.SUCCEEDED).order_by("view_at").last()
         if backup is None:
             raise Refused("There is no backup on this timeline yet.", next_step="Shipping starts with the first one.")
-        Timeline.objects.filter(pk=timeline.pk, start_position=None).update(start_position=backup.position)
+        Timeline.objects.filter(pk=timeline.pk, start_position__isnull=True).update(start_position=backup.position)
         timeline.refresh_from_db()
     return timeline.start_position
 

@@ -131,7 +131,7 @@ class Database(models.Model):
             ]
         return self.checks
 
-    def check(self):
+    def check_server(self):
         """As preflight, and remember it."""
         checks = self.preflight()
         if self.restores_into.filter(state="running").exists():

@@ -51,7 +51,7 @@ class Job(models.Model):
     database = models.ForeignKey(
         "backups.Database", null=True, blank=True, on_delete=models.CASCADE, related_name="jobs"
     )
-    backup = models.ForeignKey("backups.Backup", null=True, blank=True, on_delete=models.CASCADE, related_name="jobs")
+    backup = models.ForeignKey("backups.Backup", null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs")
     restore = models.ForeignKey("backups.Restore", null=True, blank=True, on_delete=models.CASCADE, related_name="jobs")
     arguments = models.JSONField(default=dict, blank=True)
     owner = models.CharField(max_length=64, blank=True, help_text="Who holds it: a random token a run")

@@ -94,7 +94,7 @@ class Timeline(models.Model):
                     start_position=position,
                 )
         if position is not None and found.start_position is None and not found.slices.exists():
-            cls.objects.filter(pk=found.pk, start_position=None).update(start_position=position)
+            cls.objects.filter(pk=found.pk, start_position__isnull=True).update(start_position=position)
             found.refresh_from_db()
         return found
 

@@ -321,7 +321,7 @@ def test_a_failed_backup_says_why(database, storage):
 
 
 def test_a_server_that_does_not_answer_is_down_with_a_sentence(database):
-    checks = database.check()
+    checks = database.check_server()
     database.refresh_from_db()
     assert database.status == Database.DOWN and "Nothing answers" in database.status_detail
     assert checks[0]["state"] == "fail"
