@@ -252,6 +252,16 @@ def test_without_hard_links_a_taken_key_is_still_seen(store, monkeypatch):
     assert store.get("a") == b"first"
 
 
+def test_a_link_that_fails_otherwise_is_an_error(store, tmp_path, monkeypatch):
+    def link(*args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(Unreachable):
+        store.put("a", b"first", if_absent=True)
+    assert files(tmp_path) == []
+
+
 # Secrets, listings and parts without a server
 
 
