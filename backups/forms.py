@@ -222,6 +222,12 @@ class ScheduleForm(forms.ModelForm):
                 self.compile(repeats, data, needed)
         return data
 
+    def _update_errors(self, errors):
+        """What Schedule.clean says of these two is said beside the form's own fields already."""
+        for name in ("cron", "time_zone"):
+            errors.error_dict.pop(name, None)
+        super()._update_errors(errors)
+
     def clean_start_from(self, data):
         """Read in the schedule's own zone."""
         self.instance.start_from = None

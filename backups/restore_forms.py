@@ -16,7 +16,7 @@ ORDER = [Restore.LATEST, Restore.TIME, Restore.BACKUP, Restore.GTID, Restore.BEF
 class MomentForm(forms.Form):
     """Which moment, and into which Database: another one by default."""
 
-    moment = forms.ChoiceField(choices=sorted(Restore.MOMENTS, key=lambda one: ORDER.index(one[0])), initial=Restore.LATEST, widget=forms.RadioSelect)
+    moment = forms.ChoiceField(choices=sorted(Restore.MOMENTS, key=lambda one: ORDER.index(one[0])), initial=Restore.LATEST, widget=forms.RadioSelect(attrs={"class": "form-check-input"}))
     time = forms.CharField(label="Date and time", required=False, max_length=40,
                            widget=forms.TextInput(attrs={"placeholder": "2026-11-22 18:30:05", "autocomplete": "off"}))
     backup = forms.ModelChoiceField(Backup.objects.none(), required=False, empty_label=None)
@@ -37,7 +37,7 @@ class MomentForm(forms.Form):
         for name, field in self.fields.items():
             kind = "form-select" if isinstance(field.widget, forms.Select) else "form-control"
             if name != "moment":
-                field.widget.attrs["class"] = kind + (" is-invalid" if self.is_bound and name in self.errors else "")
+                field.widget.attrs["class"] = kind
         self.initial.setdefault("target", targets.exclude(pk=source.pk).first())
 
     def target_label(self, database):
@@ -50,10 +50,10 @@ class MomentForm(forms.Form):
         if needed and not data.get(needed) and needed not in self.errors:
             self.add_error(needed, "Say which one.")
         elif needed == "time" and data.get("time"):
-            self.clean_moment(data)
+            self.check_time(data)
         return data
 
-    def clean_moment(self, data):
+    def check_time(self, data):
         try:
             data["moment_us"] = read_moment(data["time"], timezone.get_current_timezone())
             covered(data["moment_us"], self.ranges)

@@ -18,6 +18,11 @@ def helper(layout=None):
     return made
 
 
+def posted(request):
+    """What a form is bound to: also a POST that holds nothing."""
+    return request.POST if request.method == "POST" else None
+
+
 def valid_zone(name):
     """An IANA name that the machine's time-zone data knows; ValidationError with a sentence otherwise."""
     if name not in zoneinfo.available_timezones():

@@ -14,7 +14,7 @@ urlpatterns = [
     path("password/", auth.PasswordChangeView.as_view(success_url="/preferences/"), name="password"),
     path("preferences/", views.preferences, name="preferences"),
     path("events/", views.events, name="events"),
-    path("favicon.ico", RedirectView.as_view(url="/static/favicon.svg")),
+    path("favicon.ico", RedirectView.as_view(url="/static/favicon.svg"), name="favicon"),
     path("health", views.health, name="health"),
     path("settings/storages/", include("storages.urls")),
     path("", include("backups.urls")),

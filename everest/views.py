@@ -10,7 +10,7 @@ from django.http import JsonResponse
 from django.shortcuts import redirect, render
 
 from backups import queue
-from everest.forms import PreferencesForm
+from everest.forms import PreferencesForm, posted
 from everest.models import Event
 from everest.people import VIEWER, needs, note
 
@@ -33,7 +33,7 @@ def health(request):
 
 @login_required
 def preferences(request):
-    form = PreferencesForm(request.POST or None, instance=request.user)
+    form = PreferencesForm(posted(request), instance=request.user)
     if request.method == "POST" and form.is_valid():
         form.save()
         note(request, "changed preferences", f"user {request.user}", ", ".join(form.changed_data))

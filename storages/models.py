@@ -1,5 +1,6 @@
 """Backup Storages: where bytes go."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from django.conf import settings
@@ -75,16 +76,23 @@ class BackupStorage(models.Model):
     def open_store(self) -> ObjectStore:
         return open_store(self.config())
 
-    def probe(self) -> ProbeResult:
+    def probe(self, save=True) -> ProbeResult:
         """Try every operation that backups need, within a time limit, and remember the outcome on this row.
 
-        Saves only where the row exists already: the page that adds a storage probes before it saves.
+        A new storage is probed before it is saved; its local folder is made.  An old one's never is: where that is
+        missing, a disk is not mounted.
         """
-        result = probe(self.config())
-        self.conditional_put = result.conditional_put
+        config = self.config()
+        if self._state.adding and self.type == self.LOCAL:
+            with suppress(OSError):  # the probe says it better
+                Path(config.bucket).mkdir(parents=True, exist_ok=True)
+        result = probe(config)
+        if result.ok:  # else it was not asked, and what was known stands
+            self.conditional_put = result.conditional_put
         self.checked_at = timezone.now()
-        self.check_error = next((f"{step.name}: {step.message}" for step in result.steps if not step.ok), "")
-        if not self._state.adding:
+        failed = (step for step in result.steps if step.required and not step.ok)
+        self.check_error = next((f"{step.name}: {step.message}" for step in failed), "")
+        if save and not self._state.adding:
             self.save(update_fields=["conditional_put", "checked_at", "check_error"])
         return result
 

@@ -5,6 +5,7 @@ from django.db.models import ProtectedError
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
 
+from everest.forms import posted
 from everest.people import ADMINISTRATOR, VIEWER, needs, note
 from everest.secrets import SecretLost
 from storages.forms import StorageForm
@@ -30,7 +31,7 @@ def edit(request, pk):
 
 def save(request, storage, action, locked):
     """Nothing is saved before the probe has passed; what it found stands beside the form."""
-    form = StorageForm(request.POST or None, instance=storage, locked=locked)
+    form = StorageForm(posted(request), instance=storage, locked=locked)
     probe = None
     if request.method == "POST" and form.is_valid():
         probe, problem = try_out(form.instance)
@@ -47,12 +48,9 @@ def save(request, storage, action, locked):
 def try_out(storage):
     """The probe's result, or a sentence why there is none.  An edited storage is probed as edited, before it is saved."""
     try:
-        adding, storage._state.adding = storage._state.adding, True
-        return storage.probe(), None
+        return storage.probe(save=False), None
     except SecretLost as error:
         return None, str(error)
-    finally:
-        storage._state.adding = adding
 
 
 @require_POST

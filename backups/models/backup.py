@@ -8,10 +8,13 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from backups.engine import plan
+from backups.engine.errors import EngineError
 from backups.engine.types import BackupPoint, SlicePoint
 from backups.models.job import Job
 from backups.models.timeline import from_us, to_us
+from everest.secrets import SecretLost
 from storages.models import BackupStorage
+from storages.stores import StoreError
 
 
 class Backup(models.Model):
@@ -108,9 +111,12 @@ class Backup(models.Model):
             return Job.enqueue(Job.DELETE, who=who, database=self.database, backup=self)
 
     def manifest(self):
-        """What the bucket says, as plain values; raises EngineError or StoreError."""
-        archive = self.database.archive(self.storage)
-        return asdict(archive.read_manifest(str(self.timeline_id), str(self.pk)))
+        """What the bucket says, as plain values; ValidationError with the reason where it cannot be read."""
+        try:
+            archive = self.database.archive(self.storage)
+            return asdict(archive.read_manifest(str(self.timeline_id), str(self.pk)))
+        except (EngineError, StoreError, SecretLost) as error:
+            raise ValidationError(str(error)) from error
 
     def losses(self):
         """What can no longer be restored once it is deleted, one sentence a range."""

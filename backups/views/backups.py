@@ -12,7 +12,7 @@ from django.views.decorators.http import require_POST
 from backups.forms import BackupNowForm
 from backups.models import Backup, Job
 from backups.views.databases import tab
-from everest.forms import TypedNameForm
+from everest.forms import TypedNameForm, posted
 from everest.people import ADMINISTRATOR, OPERATOR, VIEWER, needs, note, require
 from storages.models import BackupStorage
 
@@ -47,7 +47,7 @@ def now(request, pk):
     context = tab(request, pk, "backups")
     database = context["database"]
     initial = {"name": database.default_backup_name(), "storage": BackupStorage.objects.first()}
-    form = BackupNowForm(request.POST or None, database=database, initial=initial)
+    form = BackupNowForm(posted(request), database=database, initial=initial)
     if request.method == "POST" and form.is_valid():
         try:
             backup = database.backup_now(who=request.user.username, **form.cleaned_data)
@@ -112,7 +112,7 @@ def delete(request, pk):
     backup = get_backup(pk)
     context = tab(request, backup.database_id, "backups")
     losses = backup.losses()
-    form = TypedNameForm(request.POST or None, name=backup.name)
+    form = TypedNameForm(posted(request), name=backup.name)
     if request.method == "POST" and (not losses or form.is_valid()):
         try:
             backup.request_delete(request.user.username)

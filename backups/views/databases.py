@@ -12,7 +12,7 @@ from django.views.decorators.http import require_POST
 from backups.forms import DatabaseForm, HoursForm, PitrForm
 from backups.models import Backup, Database, Job
 from backups.picture import draw
-from everest.forms import TypedNameForm
+from everest.forms import TypedNameForm, posted
 from everest.people import ADMINISTRATOR, OPERATOR, VIEWER, needs, note
 from storages.models import BackupStorage
 
@@ -58,7 +58,7 @@ def edit(request, pk):
 
 def save(request, database, action):
     """A failed must-have explains its fix and saves nothing; a warning does not block."""
-    form = DatabaseForm(request.POST or None, instance=database)
+    form = DatabaseForm(posted(request), instance=database)
     checks = failed = None
     adding = database._state.adding
     if request.method == "POST" and form.is_valid():
@@ -164,7 +164,7 @@ def hours(request, pk):
 def check(request, pk):
     """Ask the server now; the answer stands on the Settings tab."""
     database = get_object_or_404(Database, pk=pk)
-    database.check_now()
+    database.check_server()
     note(request, "checked database", database, database.status_detail or database.status)
     return redirect("database-settings", pk)
 
@@ -174,7 +174,7 @@ def pitr(request, pk):
     """Switch point-in-time recovery, its storage and interval; switching it off asks first."""
     context = tab(request, pk, "overview")
     database = context["database"]
-    form = PitrForm(request.POST or None, initial=pitr_initial(database))
+    form = PitrForm(posted(request), initial=pitr_initial(database))
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         if database.pitr and not data["pitr"] and "confirmed" not in request.POST:
@@ -209,7 +209,7 @@ def delete(request, pk):
     """Type the name; the stored data stays unless told otherwise."""
     context = tab(request, pk, "settings")
     database = context["database"]
-    form = TypedNameForm(request.POST or None, name=database.name)
+    form = TypedNameForm(posted(request), name=database.name)
     keep = "keep_data" in request.POST or request.method == "GET"
     if request.method == "POST" and form.is_valid():
         try:

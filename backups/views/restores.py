@@ -11,6 +11,7 @@ from backups.models import Job, Restore
 from backups.picture import draw
 from backups.restore_forms import MomentForm, StartForm
 from backups.views.databases import tab
+from everest.forms import posted
 from everest.people import ADMINISTRATOR, OPERATOR, VIEWER, needs, note, require
 
 PAGE = 50
@@ -30,7 +31,7 @@ def wizard(request, pk):
     """Steps Moment and Target; Review follows once a worker has resolved the moment."""
     context = tab(request, pk, "restores")
     database, ranges = context["database"], context["database"].ranges()
-    form = MomentForm(request.POST or None, source=database, ranges=ranges, initial=asked(request), user=request.user)
+    form = MomentForm(posted(request), source=database, ranges=ranges, initial=asked(request), user=request.user)
     if request.method == "POST" and form.is_valid():
         if form.cleaned_data["target"].pk == database.pk:
             require(request.user, ADMINISTRATOR)
@@ -104,6 +105,10 @@ def start(request, pk):
     try:
         restore.start(request.POST.get("typed", "").strip(), request.user.username)
     except ValidationError as error:
+        restore.refresh_from_db()
+        if restore.state != Restore.DRAFT:  # someone else pressed the button first
+            messages.warning(request, " ".join(error.messages))
+            return redirect("restore", pk)
         form.errors["typed" if restore.loses and not restore.error else "__all__"] = form.error_class(error.messages)
         context = tab(request, restore.source_id, "restores")
         return render(request, "backups/restore.html", {**context, **state_of(request, restore, form)})

@@ -1,13 +1,16 @@
 """Schedules: add, edit, pause, delete, and the live sentence."""
 
+import zoneinfo
+
 from django.contrib import messages
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
-import zoneinfo
 
+from backups.advice import warnings
 from backups.forms import ScheduleForm
 from backups.models import Schedule
 from backups.views.databases import tab
+from everest.forms import posted
 from everest.people import OPERATOR, needs, note
 from storages.models import BackupStorage
 
@@ -17,7 +20,7 @@ def add(request, pk):
     context = tab(request, pk, "backups")
     database = context["database"]
     initial = {"name": default_name(database), "storage": BackupStorage.objects.first(), "time_zone": request.user.time_zone}
-    form = ScheduleForm(request.POST or None, database=database, initial=initial)
+    form = ScheduleForm(posted(request), database=database, initial=initial)
     return save(request, form, context, "added schedule")
 
 
@@ -25,7 +28,7 @@ def add(request, pk):
 def edit(request, pk):
     schedule = get_object_or_404(Schedule.objects.select_related("database"), pk=pk)
     context = tab(request, schedule.database_id, "backups")
-    form = ScheduleForm(request.POST or None, instance=schedule, database=schedule.database)
+    form = ScheduleForm(posted(request), instance=schedule, database=schedule.database)
     return save(request, form, {**context, "schedule": schedule}, "changed schedule")
 
 
@@ -34,6 +37,8 @@ def save(request, form, context, action):
         schedule = form.save()
         note(request, action, f"{schedule.database} / {schedule}", schedule.describe())
         messages.success(request, f"{schedule.name}: {schedule.describe()}.")
+        for sentence in warnings(schedule):
+            messages.warning(request, sentence)
         return redirect("backups", schedule.database_id)
     more = {"form": form, "zones": sorted(zoneinfo.available_timezones()), "any_storage": BackupStorage.objects.exists()}
     return render(request, "backups/schedule_form.html", {**context, **more})
@@ -53,7 +58,9 @@ def preview(request, pk):
     form = ScheduleForm(request.POST, database=database, instance=schedule)
     form.is_valid()
     useful = not {"repeats", "minute", "time", "cron_text", "time_zone", "start", "day", "weekday"} & set(form.errors)
-    return render(request, "backups/_schedule_preview.html", {"draft": form.instance if useful else None, "errors": form.errors})
+    draft = form.instance if useful else None
+    context = {"draft": draft, "errors": form.errors, "advice": warnings(draft) if draft else []}
+    return render(request, "backups/_schedule_preview.html", context)
 
 
 @require_POST

@@ -11,6 +11,7 @@ from everest.models import User
 from everest.people import make_groups
 from storages.models import BackupStorage
 
+TEN = timedelta(minutes=10)
 SERVER = "11111111-2222-3333-4444-555555555555"
 SECRETS = ["AKIA-KEY-IN-STORY", "storage-secret-in-story", "password-in-story", "client-key-in-story"]
 
@@ -24,13 +25,13 @@ def person(name, role="", **more):
 
 
 def storage(name="minio", **more):
-    values = {"type": "s3", "bucket": "everest-backups", "region": "eu-central-1", "endpoint": "https://s3.example.com",
+    values = {"type": "s3", "bucket": "everest-backups", "region": "eu-central-1", "endpoint": "http://127.0.0.1:1",
               "access_key": SECRETS[0], "secret_key": SECRETS[1], "checked_at": timezone.now(), "conditional_put": True}
     return BackupStorage.objects.create(name=name, **(values | more))
 
 
 def database(name="shop", **more):
-    values = {"host": "db1.example.com", "user": "everest", "password": SECRETS[2], "client_key": SECRETS[3], "flavour": "mysql",
+    values = {"host": "127.0.0.1", "port": 1, "user": "everest", "password": SECRETS[2], "client_key": SECRETS[3], "flavour": "mysql",
               "version": "9.7.4", "server_uuid": SERVER, "status": "up", "checked_at": timezone.now()}
     return Database.objects.create(name=name, **(values | more))
 
@@ -52,14 +53,19 @@ def backup(database, storage, name="nightly", at=None, position=10, line=None, *
 
 def slices(line, storage, first, count, start, every=timedelta(minutes=1), previous=""):
     """A gapless run: positions start, start + 10, ..."""
+    rows = []
     for n in range(count):
         at = first + n * every
         key = f"v1/d/t/slices/0/index/{n:012d}.idx"
-        Slice.objects.create(
-            timeline=line, storage=storage, key=key, sequence=n, previous=previous, start=place(start + 10 * n), end=place(start + 10 * n + 10),
-            first_us=in_microseconds(at), last_us=in_microseconds(at + every * 0.9), count=10, size=8_000, raw_size=31_000, written_at=at + every,
-        )
+        rows.append(
+            Slice(
+                timeline=line, storage=storage, key=key, sequence=n, previous=previous,
+                start=place(start + 10 * n), end=place(start + 10 * n + 10), first_us=in_microseconds(at),
+                last_us=in_microseconds(at + every * 0.9), count=10, size=8_000, raw_size=31_000, written_at=at + every,
+            )
+        )  # fmt: skip
         previous = key
+    Slice.objects.bulk_create(rows)
 
 
 def history(database, storage):
@@ -68,11 +74,11 @@ def history(database, storage):
     old = timeline(database, now - timedelta(hours=5), ended_at=now - timedelta(hours=3, minutes=30), end_reason="gap",
                    end_detail="The server purged binlog.000003 before it was shipped.")
     backup(database, storage, "before-the-gap", now - timedelta(hours=5), 10, old)
-    slices(old, storage, now - timedelta(hours=5), 90, 10)
+    slices(old, storage, now - timedelta(hours=5), 9, 10, TEN)
     line = timeline(database, now - timedelta(hours=2), 2, parent=old)
     first = backup(database, storage, "after-the-gap", now - timedelta(hours=2), 1000, line)
-    slices(line, storage, now - timedelta(hours=2), 110, 1000)
-    backup(database, storage, "nightly-2", now - timedelta(minutes=40), 1800, line)
+    slices(line, storage, now - timedelta(hours=2), 11, 1000, TEN)
+    backup(database, storage, "nightly-2", now - timedelta(minutes=40), 1080, line)
     Database.objects.filter(pk=database.pk).update(pitr=True, pitr_storage=storage, caught_up_at=now - timedelta(seconds=4))
     database.refresh_from_db()
     return first
