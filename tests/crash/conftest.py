@@ -84,7 +84,9 @@ class Installation:
 
     def job(self, pk: int) -> dict[str, Any]:
         names = ("state", "attempts", "error", "owner", "cancel_requested")
-        return dict(zip(names, self.rows(f"SELECT {', '.join(names)} FROM backups_job WHERE id = ?", pk)[0], strict=True))
+        return dict(
+            zip(names, self.rows(f"SELECT {', '.join(names)} FROM backups_job WHERE id = ?", pk)[0], strict=True)
+        )
 
     def words(self, word: str, pk: int) -> list[int]:
         """Processes that wrote `word` about this Job into the diary."""
@@ -142,9 +144,21 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (installation.folder / "everest.sqlite3").read_bytes()
 
 
-@pytest.fixture
-def installation(tmp_path: Path, migrated: bytes) -> Iterator[Installation]:
-    (tmp_path / "everest.sqlite3").write_bytes(migrated)
-    made = Installation(tmp_path)
+def installed(folder: Path, migrated: bytes) -> Iterator[Installation]:
+    (folder / "everest.sqlite3").write_bytes(migrated)
+    made = Installation(folder)
     yield made
     made.end()
+
+
+@pytest.fixture
+def installation(tmp_path: Path, migrated: bytes) -> Iterator[Installation]:
+    yield from installed(tmp_path, migrated)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, migrated: bytes) -> Iterator[Installation]:
+    """One with a worker, which the tests of a module share: whatever they break mends itself."""
+    for made in installed(tmp_path_factory.mktemp("running"), migrated):
+        made.start_worker()
+        yield made

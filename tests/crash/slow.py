@@ -1,11 +1,13 @@
-"""A Job that takes as long as a test wants and writes down what happens to it."""
+"""A Job that takes as long as a test wants and writes down what happens to it; a storage that drags."""
 
 import os
 import time
 
 from django.apps import AppConfig
+from django.conf import settings
 
 from backups.engine.errors import Stopped
+from storages.stores.local import LocalStore
 
 
 def slow(job, run):
@@ -33,3 +35,15 @@ class SlowJobs(AppConfig):
         from backups.models import Job
 
         runs.BODIES[Job.VERIFY] = slow
+        LocalStore.upload, LocalStore.get = dragged(LocalStore.upload), dragged(LocalStore.get)
+
+
+def dragged(method):
+    """A storage that takes its time as long as a file named "drag" lies in the data folder."""
+
+    def called(self, *arguments, **options):
+        if (settings.EVEREST_DATA / "drag").exists():
+            time.sleep(0.5)
+        return method(self, *arguments, **options)
+
+    return called

@@ -11,30 +11,27 @@ def kill(*pids):
         os.kill(pid, signal.SIGKILL)
 
 
-def test_killed_idle_workers_wedge_the_queue_until_the_cluster_is_replaced(installation):
-    installation.start_worker()
-    before = installation.main_process("long")
-    kill(*installation.pool("long", 2))
-    job = installation.slow_job(0.1)
-    installation.wait_for_end(job)
-    assert installation.main_process("long") != before
+def test_killed_idle_workers_wedge_the_queue_until_the_cluster_is_replaced(running):
+    before = running.main_process("long")
+    kill(*running.pool("long", 2))
+    job = running.slow_job(0.1)
+    running.wait_for_end(job)
+    assert running.main_process("long") != before
 
 
-def test_a_killed_busy_worker_is_replaced_and_its_job_taken_again(installation):
-    installation.start_worker()
-    job = installation.slow_job(1.5)
-    kill(installation.wait_for_start(job))
-    installation.wait_for_end(job)
-    assert installation.job(job)["attempts"] == 2
+def test_a_killed_busy_worker_is_replaced_and_its_job_taken_again(running):
+    job = running.slow_job(1.5)
+    kill(running.wait_for_start(job))
+    running.wait_for_end(job)
+    assert running.job(job)["attempts"] == 2
 
 
-def test_a_killed_main_process_leaves_no_orphans_and_its_job_is_taken_again(installation):
-    installation.start_worker()
-    job = installation.slow_job(1.5)
-    old = installation.wait_for_start(job)
-    kill(installation.main_process("long"))
-    wait_for(lambda: old not in installation.processes(), 5)
-    installation.wait_for_end(job)
+def test_a_killed_main_process_leaves_no_orphans_and_its_job_is_taken_again(running):
+    job = running.slow_job(1.5)
+    old = running.wait_for_start(job)
+    kill(running.main_process("long"))
+    wait_for(lambda: old not in running.processes(), 5)
+    running.wait_for_end(job)
 
 
 def test_clusters_end_with_a_killed_worker_and_the_next_one_goes_on(installation):
@@ -76,34 +73,30 @@ def test_a_stop_takes_no_prefetched_work_along(installation):
     assert {installation.job(job)["state"] for job in jobs} == {"pending"}
 
 
-def test_a_job_that_outlasts_its_delivery_and_is_rung_for_often_runs_once(installation):
-    installation.start_worker()
-    job = installation.slow_job(5)  # deliveries come again after two seconds
-    installation.run(f"job = Job.objects.get(pk={job})\nfor _ in range(3): job.ring()")
-    installation.wait_for_end(job)
-    assert len(installation.words("start", job)) == 1
+def test_a_job_that_outlasts_its_delivery_and_is_rung_for_often_runs_once(running):
+    job = running.slow_job(5)  # deliveries come again after two seconds
+    running.run(f"job = Job.objects.get(pk={job})\nfor _ in range(3): job.ring()")
+    running.wait_for_end(job)
+    assert len(running.words("start", job)) == 1
 
 
-def test_a_lost_bell_costs_a_moment_only(installation):
-    installation.start_worker()
-    installation.wait_for_end(installation.slow_job(0.1, ring=False))
+def test_a_lost_bell_costs_a_moment_only(running):
+    running.wait_for_end(running.slow_job(0.1, ring=False))
 
 
-def test_an_unreadable_bell_keeps_nobody(installation):
-    installation.run(
+def test_an_unreadable_bell_keeps_nobody(running):
+    running.run(
         "from django.utils import timezone\nfrom django_q.models import OrmQ\n"
         "OrmQ.objects.create(key='long', payload='rubbish', lock=timezone.now())"
     )
-    installation.start_worker()
-    installation.wait_for_end(installation.slow_job(0.1))
+    running.wait_for_end(running.slow_job(0.1))
 
 
-def test_cancel_reaches_a_run_in_another_process_within_seconds(installation):
-    installation.start_worker()
-    job = installation.slow_job(20)
-    installation.wait_for_start(job)
-    installation.run(f"assert Job.objects.get(pk={job}).cancel('ann')")
-    wait_for(lambda: installation.job(job)["state"] == "cancelled", 5)
+def test_cancel_reaches_a_run_in_another_process_within_seconds(running):
+    job = running.slow_job(20)
+    running.wait_for_start(job)
+    running.run(f"assert Job.objects.get(pk={job}).cancel('ann')")
+    wait_for(lambda: running.job(job)["state"] == "cancelled", 5)
 
 
 def test_two_machines_share_the_work_and_one_tick(installation):
