@@ -37,6 +37,7 @@ class Told(Quiet):
 
 
 def archive_in(folder: Path) -> Archive:
+    folder.mkdir(exist_ok=True)
     return Archive(open_store(StoreConfig(type="local", name="folder", bucket=str(folder))), str(uuid.uuid4()))
 
 

@@ -32,6 +32,7 @@ from backups.engine.types import Position, Run
 PATIENCE = 60.0  # seconds that a backup waits for a quiet moment before it gives up
 LONG_QUERY = 2  # seconds a query may have run when the lock is asked for: it would wait for its end, writers too
 PAUSE = 0.5
+LOCK_PAUSE = 5.0  # seconds between tries of a lock: writers waited for each
 NO_LIMIT = 31_536_000
 
 Sequences = dict[tuple[str, str], tuple[int, int]]
@@ -111,7 +112,9 @@ def locked_view(
             finally:
                 run(control, "UNLOCK TABLES")
             _wait_for_branches(branches, deadline, watcher)
-        _pause(watcher)
+            _pause(watcher, PAUSE)
+        else:
+            _pause(watcher, LOCK_PAUSE)
 
 
 def _locked(control: Connection, schemas: Sequence[Schema], deadline: float) -> bool:
@@ -121,6 +124,8 @@ def _locked(control: Connection, schemas: Sequence[Schema], deadline: float) -> 
         _lock(control, schemas)
         return True
     except pymysql.MySQLError as error:
+        # MySQL keeps the global lock of a FLUSH TABLES that gave up waiting for a table: without this, writers hang.
+        run(control, "UNLOCK TABLES")
         if error_code(error) != ER.LOCK_WAIT_TIMEOUT:
             raise explain(error, "Locking the tables for an instant") from error
         if time.monotonic() > deadline:
@@ -191,7 +196,7 @@ def _wait_for_branches(branches: list[str], deadline: float, watcher: Run) -> No
 
 def _wait_for_queries(control: Connection, deadline: float, watcher: Run) -> None:
     """Let long queries end, for at most half of the time there is: the lock would wait for them and all writers too."""
-    until = deadline - PATIENCE / 2
+    until = deadline - PATIENCE / 2  # after that it is tried all the same
     told = False
     while time.monotonic() < until:
         found = rows(
@@ -205,10 +210,12 @@ def _wait_for_queries(control: Connection, deadline: float, watcher: Run) -> Non
         if not told:
             watcher.log(f"Waiting for a query that has been running for {found[0][1]} seconds (id {found[0][0]}).")
             told = True
-        _pause(watcher)
+        _pause(watcher, PAUSE)
 
 
-def _pause(watcher: Run) -> None:
-    if watcher.should_stop():
-        raise Stopped("The backup was stopped before its view was open.")
-    time.sleep(PAUSE)
+def _pause(watcher: Run, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if watcher.should_stop():
+            raise Stopped("The backup was stopped before its view was open.")
+        time.sleep(PAUSE)

@@ -1,0 +1,352 @@
+"""A backup is one exact moment of the server, whatever is going on there meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+
+from backups.engine.errors import Refused, Stopped, Transient
+from backups.engine.mysql import view
+from backups.engine.mysql.gtid import executed
+from everest.demo.servers import Server
+from tests.helpers import compare, dump_all, source_config, target_config, wait_for
+from tests.servers.backups import Told, archive_in, back_up, put_back, script
+
+snapshot_module = import_module("backups.engine.mysql.snapshot")
+FLAVOURS = pytest.mark.parametrize("flavour", ["mysql", "mariadb"])
+
+BANK = (
+    "CREATE DATABASE bank",
+    "CREATE TABLE bank.a (id INT PRIMARY KEY, balance INT, writes INT)",
+    "CREATE TABLE bank.b LIKE bank.a",
+    "CREATE TABLE bank.transfers (id INT AUTO_INCREMENT PRIMARY KEY, v VARCHAR(10))",
+    "INSERT INTO bank.a SELECT seq, 100, 0 FROM (SELECT 1 seq UNION SELECT 2 UNION SELECT 3 UNION SELECT 4) s",
+    "INSERT INTO bank.b SELECT * FROM bank.a",
+)
+
+
+def pair(request: Any, flavour: str) -> tuple[Server, Server]:
+    return request.getfixturevalue(f"{flavour}_source"), request.getfixturevalue(f"{flavour}_target")
+
+
+@contextmanager
+def background(*tasks: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run tasks until the block ends; an error of theirs is an error of the test."""
+    over, errors = threading.Event(), []
+
+    def run(task: Callable[[threading.Event], None]) -> None:
+        try:
+            task(over)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+
+
+def transfer_money(server: Server, account: int) -> Callable[[threading.Event], None]:
+    """Transactions that keep the sum of all balances, count themselves in both tables, and log one row each."""
+
+    def work(over: threading.Event) -> None:
+        with server.connect(autocommit=False) as connection, connection.cursor() as cursor:
+            while not over.is_set():
+                cursor.execute("UPDATE bank.a SET balance = balance - 1, writes = writes + 1 WHERE id = %s", (account,))
+                cursor.execute("INSERT INTO bank.transfers (v) VALUES ('x')")
+                cursor.execute("UPDATE bank.b SET balance = balance + 1, writes = writes + 1 WHERE id = %s", (account,))
+                connection.commit()
+
+    return work
+
+
+@FLAVOURS
+def test_all_tables_are_of_one_moment_and_its_position(flavour: str, request: Any, tmp_path: Path) -> None:
+    source, target = pair(request, flavour)
+    script(source, BANK)
+    before = transactions(source)
+    archive, config = archive_in(tmp_path), source_config(source, tls="off")
+    with background(*(transfer_money(source, account) for account in (1, 2, 3, 4))):
+        wait_for(lambda: count(source, "bank.transfers") > 20)
+        manifests = [back_up(config, archive, threads=3) for _ in range(4)]
+    for manifest in manifests:
+        put_back(target_config(target, tls="off"), target, archive, manifest, replace=True)
+        with target.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT SUM(balance), SUM(writes) FROM (SELECT * FROM bank.a UNION ALL SELECT * FROM bank.b) x"
+            )
+            balance, writes = cursor.fetchone()
+            cursor.execute("SELECT COUNT(*) FROM bank.transfers")
+            (transfers,) = cursor.fetchone()
+        # Every transaction up to the position is in the backup, and none after it.
+        made = transactions(source, manifest.position["gtids"]) - before - accounts_since(flavour)
+        assert (balance, writes, transfers) == (800, 2 * transfers, made)
+
+
+def accounts_since(flavour: str) -> int:
+    """Transactions that `source_config` makes: CREATE USER and one GRANT."""
+    return 2
+
+
+def transactions(server: Server, gtids: str | None = None) -> int:
+    """How many transactions a GTID set holds; on MariaDB the last one's number counts them."""
+    if gtids is None:
+        with server.connect() as connection, connection.cursor() as cursor:
+            name = "gtid_executed" if server.flavour == "mysql" else "gtid_binlog_pos"
+            cursor.execute(f"SELECT @@GLOBAL.{name}")
+            gtids = cursor.fetchone()[0]
+    if server.flavour == "mariadb":
+        return int(gtids.rpartition("-")[2] or 0)
+    return sum(1 + int(last or first) - int(first) for first, last in intervals(gtids))
+
+
+def intervals(gtids: str) -> Iterator[tuple[str, str]]:
+    for source in filter(None, gtids.replace("\n", "").split(",")):
+        for run in source.split(":")[1:]:
+            first, _, last = run.partition("-")
+            yield first, last
+
+
+def count(server: Server, table: str) -> int:
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT COUNT(*) FROM {table}")
+        return int(cursor.fetchone()[0])
+
+
+@FLAVOURS
+def test_the_views_time_lies_between_the_commits_around_it(flavour: str, request: Any, tmp_path: Path) -> None:
+    source, _ = pair(request, flavour)
+    script(source, BANK)
+    before = time.time()
+    manifest = back_up(source_config(source, tls="off"), archive_in(tmp_path))
+    assert before * 1e6 <= manifest.view_us <= time.time() * 1e6
+    assert manifest.started_us <= manifest.view_us <= manifest.finished_us
+
+
+@FLAVOURS
+def test_a_large_table_is_several_objects_cut_between_rows(
+    flavour: str, request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = pair(request, flavour)
+    monkeypatch.setattr(snapshot_module, "OBJECT", 1 << 20)
+    script(source, ["CREATE DATABASE big", "CREATE TABLE big.t (id INT AUTO_INCREMENT PRIMARY KEY, v LONGTEXT)"])
+    script(source, ["INSERT INTO big.t (v) VALUES (REPEAT('a\\tb', 100000))"] * 20)
+    archive = archive_in(tmp_path)
+    manifest = back_up(source_config(source, tls="off"), archive)
+    assert len(manifest.schemas[0].tables[0].objects) >= 4
+    put_back(target_config(target, tls="off"), target, archive, manifest)
+    assert compare(dump_all(source.connect()), dump_all(target.connect())) == []
+
+
+@FLAVOURS
+def test_values_larger_than_a_packet_come_back(flavour: str, request: Any, tmp_path: Path) -> None:
+    source, target = pair(request, flavour)
+    for server in (source, target):
+        script(server, ["SET GLOBAL max_allowed_packet = 134217728"])
+    script(source, ["CREATE DATABASE big", "CREATE TABLE big.t (id INT PRIMARY KEY, j JSON, b LONGBLOB)"])
+    # A row of 16777201 bytes fills a packet to the last byte, and an empty packet follows.
+    for size in (16777200, 16777201, 16777202):
+        script(source, [f"INSERT INTO big.t (id, b) VALUES ({size}, REPEAT('\\\\', {size}))"])
+    script(source, ["INSERT INTO big.t (id, j) VALUES (1, JSON_QUOTE(REPEAT('x', 17000000)))"])
+    archive = archive_in(tmp_path)
+    manifest = back_up(source_config(source, tls="off"), archive)
+    put_back(target_config(target, tls="off"), target, archive, manifest)
+    assert sums(target) == sums(source)
+
+
+def sums(server: Server) -> tuple[Any, ...]:
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT id, LENGTH(b), SHA2(b, 256), SHA2(j, 256) FROM big.t ORDER BY id")
+        return tuple(cursor.fetchall())
+
+
+def test_ddl_waits_for_the_backup_and_writers_do_not(mysql_source: Server, tmp_path: Path) -> None:
+    script(mysql_source, BANK)
+    config = source_config(mysql_source, tls="off")
+
+    class Writes(Told):
+        def progress(self, *step: Any, **more: Any) -> None:
+            if not self.steps:
+                script(mysql_source, ["INSERT INTO bank.transfers (v) VALUES ('during')"])
+                with pytest.raises(pymysql.err.OperationalError, match="1205"):
+                    script(mysql_source, ["SET lock_wait_timeout = 1", "ALTER TABLE bank.a ADD COLUMN c INT"])
+            super().progress(*step, **more)
+
+    run = Writes()
+    manifest = back_up(config, archive_in(tmp_path), run=run)
+    assert run.steps and manifest.rows == 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE bank.a ADD COLUMN c INT",
+        "TRUNCATE TABLE bank.a",
+        "RENAME TABLE bank.a TO bank.old, bank.other TO bank.a",
+        "DROP TABLE bank.a",
+    ],
+)
+@FLAVOURS
+def test_ddl_that_does_not_wait_starts_the_backup_again(
+    flavour: str, change: str, request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = pair(request, flavour)
+    script(source, [*BANK, "CREATE TABLE bank.other LIKE bank.a"])
+    monkeypatch.setattr(view, "hold_definitions", lambda *_: False)
+    original, changed = snapshot_module._Job._read, []
+
+    def read(job: Any, readers: Any, schemas: Any, places: Any, *rest: Any) -> None:
+        if places and not changed:
+            changed.append(True)
+            script(source, [change])
+        original(job, readers, schemas, places, *rest)
+
+    monkeypatch.setattr(snapshot_module._Job, "_read", read)
+    archive, run = archive_in(tmp_path), Told()
+    manifest = back_up(source_config(source, tls="off"), archive, run=run)
+    assert any("starts again" in line for line in run.lines)
+    put_back(target_config(target, tls="off"), target, archive, manifest)
+    assert compare(dump_all(source.connect()), dump_all(target.connect())) == []
+
+
+@FLAVOURS
+def test_a_prepared_xa_branch_is_waited_for_then_refused_by_name(
+    flavour: str, request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _ = pair(request, flavour)
+    script(source, BANK)
+    prepared = ["XA START 'branch-7'", "INSERT INTO bank.transfers (v) VALUES ('xa')", "XA END 'branch-7'"]
+    script(source, [*prepared, "XA PREPARE 'branch-7'"])
+    monkeypatch.setattr(view, "PATIENCE", 1.0)
+    config, archive = source_config(source, tls="off"), archive_in(tmp_path)
+    with pytest.raises(Refused, match="branch-7"):
+        back_up(config, archive)
+    assert list(archive.manifests()) == []
+    monkeypatch.setattr(view, "PATIENCE", 30.0)
+
+    class Ends(Told):
+        def log(self, line: str) -> None:
+            super().log(line)
+            if "branch-7" in line:
+                script(source, ["XA COMMIT 'branch-7'"])
+
+    run = Ends()
+    assert back_up(config, archive, run=run).rows == 9
+    assert any("branch-7" in line for line in run.lines)
+
+
+def test_a_long_query_delays_the_backup_and_no_writer(
+    mysql_source: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLUSH TABLES waits for the query; after a second it gives up, and must let go of the writers it stopped."""
+    script(mysql_source, BANK)
+    monkeypatch.setattr(view, "PATIENCE", 2.0)
+    config, waits = source_config(mysql_source, tls="off"), []
+
+    def slow_query(over: threading.Event) -> None:
+        script(mysql_source, ["SELECT COUNT(*) FROM bank.a WHERE SLEEP(1.5) = 0"])
+
+    def writer(over: threading.Event) -> None:
+        while not over.is_set():
+            started = time.monotonic()
+            script(mysql_source, ["INSERT INTO bank.transfers (v) VALUES ('w')"])
+            waits.append(time.monotonic() - started)
+
+    with background(slow_query):
+        wait_for(lambda: running(mysql_source, "SLEEP(1.5)"))
+        with background(writer), pytest.raises(Transient, match="No lock was had"):
+            back_up(config, archive_in(tmp_path))
+        assert running(mysql_source, "SLEEP(1.5)")
+    assert 0.5 < max(waits) < 2.5
+
+
+def running(server: Server, text: str) -> bool:
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE %s AND ID <> CONNECTION_ID()",
+            (f"%{text}%",),
+        )
+        return bool(cursor.fetchone()[0])
+
+
+def without(server: Server, config: Any, *names: str) -> None:
+    script(server, [f"REVOKE {', '.join(names)} ON *.* FROM '{config.user}'@'%'"])
+
+
+@FLAVOURS
+def test_lock_tables_takes_the_place_of_a_lock_that_is_not_granted(flavour: str, request: Any, tmp_path: Path) -> None:
+    source, target = pair(request, flavour)
+    script(source, BANK)
+    config = source_config(source, tls="off")
+    without(source, config, *(("FLUSH_TABLES", "BACKUP_ADMIN") if flavour == "mysql" else ("RELOAD",)))
+    archive = archive_in(tmp_path)
+    with background(*(transfer_money(source, account) for account in (1, 2))):
+        wait_for(lambda: count(source, "bank.transfers") > 5)
+        manifest = back_up(config, archive)
+    put_back(target_config(target, tls="off"), target, archive, manifest)
+    with target.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT SUM(balance), SUM(writes) FROM (SELECT * FROM bank.a UNION ALL SELECT * FROM bank.b) x")
+        assert cursor.fetchone() == (800, 2 * count(target, "bank.transfers"))
+
+
+@FLAVOURS
+def test_no_lock_at_all_is_refused_with_what_to_grant(flavour: str, request: Any, tmp_path: Path) -> None:
+    source, _ = pair(request, flavour)
+    script(source, BANK)
+    config = source_config(source, tls="off")
+    without(source, config, "LOCK TABLES", "FLUSH_TABLES" if flavour == "mysql" else "RELOAD")
+    archive = archive_in(tmp_path)
+    with pytest.raises(Refused, match=rf"GRANT RELOAD ON \*\.\* TO '{config.user}'@'%'"):
+        back_up(config, archive)
+    assert list(archive.manifests()) == []
+
+
+@FLAVOURS
+def test_a_stop_ends_a_backup_and_leaves_no_manifest(flavour: str, request: Any, tmp_path: Path) -> None:
+    source, _ = pair(request, flavour)
+    script(source, BANK)
+    archive = archive_in(tmp_path)
+    with pytest.raises(Stopped):
+        back_up(source_config(source, tls="off"), archive, run=Told(stop_at="read view is open"))
+    assert list(archive.manifests()) == []
+
+
+def test_counters_are_those_of_the_view(mysql_source: Server, mysql_target: Server, tmp_path: Path) -> None:
+    script(mysql_source, BANK)
+    script(mysql_source, ["INSERT INTO bank.transfers (v) VALUES ('a'), ('b'), ('c')", "DELETE FROM bank.transfers"])
+    archive = archive_in(tmp_path)
+    manifest = back_up(source_config(mysql_source, tls="off"), archive)
+    put_back(target_config(mysql_target, tls="off"), mysql_target, archive, manifest)
+    script(mysql_target, ["INSERT INTO bank.transfers (v) VALUES ('d')"])
+    with mysql_target.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM bank.transfers")
+        assert cursor.fetchall() == ((4,),)
+
+
+def test_a_server_without_gtids_gives_file_and_offset(mysql_files: Server, tmp_path: Path) -> None:
+    script(mysql_files, BANK)
+    manifest = back_up(source_config(mysql_files, tls="off"), archive_in(tmp_path))
+    assert manifest.position["gtids"] is None
+    assert manifest.position["file"].startswith("binlog.") and manifest.position["pos"] > 157
+
+
+def test_the_position_is_the_set_of_executed_transactions(mysql_source: Server, tmp_path: Path) -> None:
+    script(mysql_source, BANK)
+    manifest = back_up(source_config(mysql_source, tls="off"), archive_in(tmp_path))
+    with mysql_source.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT @@GLOBAL.gtid_executed")
+        assert executed(manifest.position["gtids"]) == executed(cursor.fetchone()[0])
