@@ -137,9 +137,10 @@ class Cursor:
 # --- one event, many events ---------------------------------------------------------------------------------
 
 
-@parser
 def parse(raw: memoryview, trailer: int) -> Event:
     """The one event that these bytes are; Corrupt where the size in its header says otherwise."""
+    if len(raw) < HEADER_SIZE:
+        raise Corrupt(f"A binlog event of {len(raw)} bytes is no event.")
     timestamp, kind, server_id, size, log_pos, flags = HEADER.unpack_from(raw)
     if kind == FORMAT_DESCRIPTION:
         trailer = CHECKSUM_SIZE  # it carries one whatever its algorithm says

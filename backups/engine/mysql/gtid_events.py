@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 from backups.engine.errors import Corrupt
@@ -60,6 +61,7 @@ def gtid(event: Event) -> Gtid:
     return Gtid(identity, flags, immediate, original, length, last_committed, sequence, version)
 
 
+@lru_cache(maxsize=256)
 def uuid_text(raw: bytes) -> str:
     text = raw.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

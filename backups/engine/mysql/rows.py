@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -45,7 +46,13 @@ class TableMap(NamedTuple):
 
 @parser
 def table_map(event: Event) -> TableMap:
-    cursor = Cursor(event.body)
+    return _table_map(bytes(event.body))
+
+
+# The same few table maps come before nearly every row event.
+@lru_cache(maxsize=4096)
+def _table_map(body: bytes) -> TableMap:
+    cursor = Cursor(memoryview(body))
     table_id, flags = cursor.number(6), cursor.number(2)
     schema = cursor.copy(cursor.packed()).decode()
     cursor.take(1)
@@ -114,7 +121,7 @@ class RowsHeader(NamedTuple):
     """Head of a row event.  offset: where the first image begins in the body.
 
     columns, after: bitmaps of the columns in the (before) image, and in an update's after image.
-    extra: the header's extra bytes (partition ids and such), as logged.
+    extra: the header's extra bytes (partition ids and such), as logged.  body: the event's, which holds the images.
     """
 
     table_id: int
@@ -124,28 +131,39 @@ class RowsHeader(NamedTuple):
     columns: bytes
     after: bytes
     offset: int
+    body: bytes
 
 
+_HEAD = struct.Struct("<IHH")  # table id in 6 bytes, flags
 _VERSION_1 = frozenset({23, 24, 25, 166, 167, 168})
 
 
 @parser
 def rows_header(event: Event) -> RowsHeader:
-    cursor = Cursor(event.body)
-    table_id, flags = cursor.number(6), cursor.number(2)
-    extra = b"" if event.type in _VERSION_1 else cursor.copy(_extra_size(cursor.number(2)))
-    count = cursor.packed()
-    size = (count + 7) // 8
-    columns = cursor.copy(size)
-    after = cursor.copy(size) if event.type in UPDATES else b""
-    return RowsHeader(table_id, flags, extra, count, columns, after, cursor.at)
+    body = bytes(event.body)
+    low, high, flags = _HEAD.unpack_from(body)
+    extra, at = b"", _HEAD.size
+    if event.type not in _VERSION_1:
+        size = body[8] | body[9] << 8  # counts itself
+        if size < 2:
+            raise Corrupt("A row event with an impossible extra header.")
+        at += size
+        extra = body[10:at]
+    width, at = _packed(body, at)
+    size = (width + 7) // 8
+    after = at + size * (2 if event.type in UPDATES else 1)
+    if after > len(body):
+        raise Corrupt("A row event ends inside its header.")
+    return RowsHeader(low | high << 32, flags, extra, width, body[at : at + size], body[at + size : after], after, body)
 
 
-def _extra_size(size: int) -> int:
-    """Bytes of extra header; the length counts itself."""
-    if size < 2:
-        raise Corrupt("A row event with an impossible extra header.")
-    return size - 2
+def _packed(body: bytes, at: int) -> tuple[int, int]:
+    """A length-encoded integer and what follows it."""
+    if body[at] < 251:  # nearly always
+        return body[at], at + 1
+    cursor = Cursor(memoryview(body))
+    cursor.at = at
+    return cursor.packed(), cursor.at
 
 
 class Walker:
@@ -212,7 +230,7 @@ def images(event: Event, table: TableMap, head: RowsHeader | None = None) -> Ite
     head = head or rows_header(event)
     if head.width != len(table.types):
         raise Corrupt(f"A row event of {head.width} columns follows a table map of {len(table.types)}.")
-    body = bytes(event.body)
+    body = head.body
     first = walker(table.types, table.metadata, head.columns)
     second = walker(table.types, table.metadata, head.after) if head.after else None
     partial = table.json_columns if event.type == PARTIAL_UPDATE_ROWS else 0
@@ -231,11 +249,8 @@ def images(event: Event, table: TableMap, head: RowsHeader | None = None) -> Ite
 
 def _value_options(body: bytes, at: int, json_columns: int) -> int:
     """Step over what says which JSON values of an after image are differences."""
-    cursor = Cursor(memoryview(body))
-    cursor.at = at
-    if cursor.packed() & 1:
-        cursor.take((json_columns + 7) // 8)
-    return cursor.at
+    options, at = _packed(body, at)
+    return at + (json_columns + 7) // 8 if options & 1 else at
 
 
 @parser

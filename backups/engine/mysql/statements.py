@@ -61,6 +61,15 @@ def query(event: Event) -> Query:
     return Query(schema, sql, error_code, thread_id, exec_time, status)
 
 
+@parser
+def sql(event: Event) -> bytes:
+    """Only the text of a QUERY event: most are a BEGIN, and their context does not matter."""
+    body = event.body
+    _, _, schema_size, _, status_size = QUERY_HEAD.unpack_from(body)
+    text = body[QUERY_HEAD.size + status_size + schema_size + 1 :]
+    return inflate(text) if event.type == MARIA_QUERY_COMPRESSED else bytes(text)
+
+
 _STATUS_NUMBERS = {
     0: ("flags2", 4), 1: ("sql_mode", 8), 7: ("lc_time_names", 2), 8: ("charset_database", 2),
     9: ("table_map_for_update", 8), 10: ("source_data_written", 4), 13: ("microseconds", 3),

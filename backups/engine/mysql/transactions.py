@@ -14,6 +14,7 @@ from backups.engine.types import Change, Transaction
 
 TEXT_KEPT = 4096  # characters of statements
 _SILENT = re.compile(r"BEGIN$|COMMIT$|ROLLBACK$|SAVEPOINT\b|ROLLBACK TO\b|RELEASE SAVEPOINT\b|XA (START|BEGIN|END)\b")
+_PLAIN = frozenset({b"BEGIN", b"COMMIT", b"ROLLBACK"})
 _XA_END = re.compile(r"XA (COMMIT|ROLLBACK) (.*?)(?: ONE PHASE)?$", re.DOTALL)
 # MariaDB: what may stand in a standalone group before the statement that ends it.
 _NO_END = frozenset({events.INTVAR, events.RAND, events.USER_VAR, events.TABLE_MAP, events.MARIA_ANNOTATE_ROWS})
@@ -40,7 +41,8 @@ class Summary:
             table = rows.table_map(event)
             self.tables[table.table_id] = table
         elif kind in (events.QUERY, events.MARIA_QUERY_COMPRESSED):
-            self._statement(statements.query(event))
+            if statements.sql(event) not in _PLAIN:
+                self._statement(statements.query(event))
         elif kind == events.TRANSACTION_PAYLOAD:
             for inner in payload_events(event):
                 self.add(inner)
@@ -129,7 +131,7 @@ class Grouper:
         if self.summary.begin.flags & STANDALONE:
             return event.type not in _NO_END
         if event.type in (events.QUERY, events.MARIA_QUERY_COMPRESSED):
-            return statements.query(event).sql in (b"COMMIT", b"ROLLBACK")
+            return statements.sql(event) in (b"COMMIT", b"ROLLBACK")
         return event.type in (events.XID, events.XA_PREPARE)
 
     def _end(self) -> Transaction:
