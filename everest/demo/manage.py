@@ -31,6 +31,7 @@ class Manage:
             "EVEREST_LOCAL_ROOT": str(folder / "storages"),
             "EVEREST_HTTPS": "0",
             "EVEREST_TICK_SECONDS": "2",
+            "PYTHONDONTWRITEBYTECODE": "",
         }
 
     def __call__(self, command: str, *arguments: str, quiet: bool = False, **environment: str) -> str:

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,8 @@ class Story:
     def tell(self) -> None:
         """Raises StepFailed naming the step."""
         steps: list[tuple[str, Callable[[], None]]] = [
-            ("Start two database servers", self.start_servers),
+            ("Start two database servers, and prepare the metadata (SQLite)", self.start_servers),
             ("Open a shop that keeps taking orders", self.open_shop),
-            ("Prepare the metadata (SQLite)", self.prepare),
             ("Start the web server and the workers", self.start_everest),
             ("Add a Backup Storage", self.add_storage),
             ("Add both servers as Databases", self.add_databases),
@@ -73,8 +73,17 @@ class Story:
     def start_servers(self) -> None:
         installation = self.installation()
         say(f"  {installation.flavour} {installation.version}")
-        self.source, self.target = (servers.start(installation, FOLDER / name) for name in ("source", "target"))
-        self.running = [self.source, self.target]
+        with ThreadPoolExecutor() as pool:
+            prepared = pool.submit(self.prepare)
+            starting = [pool.submit(servers.start, installation, FOLDER / name) for name in ("source", "target")]
+            self.running = [one.result() for one in starting]
+            prepared.result()
+        self.source, self.target = self.running
+
+    def prepare(self) -> None:
+        self.manage("migrate", "--verbosity=0", quiet=True)
+        login = {"DJANGO_SUPERUSER_PASSWORD": self.password}
+        self.manage("createsuperuser", "--noinput", f"--username={USER}", "--email=", quiet=True, **login)
 
     def installation(self) -> servers.Installation:
         try:
@@ -87,11 +96,6 @@ class Story:
         shop.create(self.source)
         self.application = shop.Application(self.source)
         self.application.start()
-
-    def prepare(self) -> None:
-        self.manage("migrate", "--verbosity=0", quiet=True)
-        login = {"DJANGO_SUPERUSER_PASSWORD": self.password}
-        self.manage("createsuperuser", "--noinput", f"--username={USER}", "--email=", quiet=True, **login)
 
     def start_everest(self) -> None:
         self.manage.start("web", "-m", "gunicorn", "everest.wsgi", "--threads=8", f"--bind=127.0.0.1:{self.port}")
