@@ -212,7 +212,7 @@ def sql_of(archive: Archive, ref: Any) -> bytes:
 
 def run_client(server: Server, text: bytes, *options: str, check: bool = True) -> None:
     client = [*server.installation.command("mysql"), "--no-defaults", "--user=root", f"--socket={server.socket}"]
-    more = ("--default-character-set=utf8mb4", "--local-infile=1", "--binary-mode", *options)
+    more = ("--default-character-set=utf8mb4", "--local-infile=1", "--binary-mode", "--comments", *options)
     done = subprocess.run([*client, *more], input=text, capture_output=True)
     assert not check or done.returncode == 0, done.stderr.decode()
 
