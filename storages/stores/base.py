@@ -71,7 +71,7 @@ class Denied(StoreError):
 
 
 class Unreachable(StoreError):
-    """No answer, or one that says 'later'."""
+    """No answer, or one that says 'later', or one that no store gives; the store's own few tries are used up."""
 
     transient = True
 

@@ -46,8 +46,11 @@ IN_FLIGHT = 4 * PART_SIZE  # bytes of parts under way at once, over all uploads 
 BATCH = 1000  # keys in one DeleteObjects
 READ_ATTEMPTS = 3
 NO_BATCH_DELETE = {"NotImplemented", "MethodNotAllowed", "MissingContentMD5", "MissingContentLength", "InvalidRequest"}
-NO_PROFILE: dict[str, Any] = {"profile": (None, None, None, None)}  # whatever AWS_PROFILE says on this machine
 NO_CHECKSUM = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
+# One for all stores, as each session keeps 12 MB of its own; it is not safe to make clients in several threads at once.
+# Whatever AWS_PROFILE says on this machine has no say here.
+SESSION = Session(botocore_session=BotocoreSession({"profile": (None, None, None, None)}))
+SESSION_LOCK = threading.Lock()
 
 
 class S3Store:
@@ -142,15 +145,16 @@ class S3Store:
             "ignore_configured_endpoint_urls": True,
         }
         try:
-            return Session(botocore_session=BotocoreSession(NO_PROFILE)).client(
-                "s3",
-                aws_access_key_id=config.access_key,
-                aws_secret_access_key=config.secret_key,
-                region_name=config.region or "us-east-1",
-                endpoint_url=config.endpoint or None,
-                verify=self._verify,
-                config=Config(**settings),
-            )
+            with SESSION_LOCK:
+                return SESSION.client(
+                    "s3",
+                    aws_access_key_id=config.access_key,
+                    aws_secret_access_key=config.secret_key,
+                    region_name=config.region or "us-east-1",
+                    endpoint_url=config.endpoint or None,
+                    verify=self._verify,
+                    config=Config(**settings),
+                )
         except ValueError as error:
             raise StoreError(f"The endpoint {config.endpoint!r} is no URL.", hint="Begin it with https://.") from error
         except FAULTS as error:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -290,6 +291,18 @@ def test_a_profile_of_this_machine_changes_nothing(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://elsewhere.invalid")
     store = open_store(StoreConfig("s3", "test", "bucket", region="eu-west-1", access_key="a", secret_key="b"))
     assert store._client.meta.endpoint_url == "https://s3.eu-west-1.amazonaws.com"
+
+
+def test_many_stores_open_at_once_cost_little_memory():
+    """One worker ships a hundred databases."""
+    config = StoreConfig("s3", "test", "bucket", access_key="a", secret_key="b")
+    first = open_store(config)
+    tracemalloc.start()
+    try:
+        stores = [first, *(open_store(config) for _ in range(5))]
+        assert tracemalloc.get_traced_memory()[0] < 5 * MIB, len(stores)
+    finally:
+        tracemalloc.stop()
 
 
 SEGMENT = st.text("ab-./0_", min_size=1, max_size=3)
