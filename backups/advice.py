@@ -1,6 +1,7 @@
 """What a person should know before a schedule is made: none of it forbids anything."""
 
 from datetime import timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from django.db.models import Avg, F
@@ -28,8 +29,10 @@ def in_production(schedule, runs):
 
 def overlaps(schedule, runs):
     usual = usual_duration(schedule.database)
-    if any(later - run < usual for run, later in zip(runs, runs[1:], strict=False)):
-        return f"A backup usually takes {minutes(usual)}, longer than the time between two runs: runs would be left out."
+    if any(later - run < usual for run, later in pairwise(runs)):
+        return (
+            f"A backup usually takes {minutes(usual)}, longer than the time between two runs: runs would be left out."
+        )
     for other in schedule.database.schedules.filter(active=True).exclude(pk=schedule.pk):
         theirs = other.next_runs(LOOK_AHEAD)
         if any(abs(run - their) < max(usual, timedelta(minutes=1)) for run in runs for their in theirs):

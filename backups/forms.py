@@ -16,8 +16,8 @@ from storages.models import BackupStorage
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._ -]*[A-Za-z0-9._-])?")
 HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 NO_TLS = (
-    '<div class="banner banner-warn" data-when="tls=off"><div class="text"><p>Password and data would cross the network '
-    "in the clear. Leave this to servers on this machine.</p></div></div>"
+    '<div class="banner banner-warn" data-when="tls=off"><div class="text"><p>Password and data would cross '
+    "the network in the clear. Leave this to servers on this machine.</p></div></div>"
 )
 UNCHECKED = (
     '<div class="banner banner-info" data-when="tls=required"><div class="text"><p>Encrypted, but any certificate is '
@@ -43,13 +43,25 @@ class DatabaseForm(forms.ModelForm):
 
     password = forms.CharField(required=False, max_length=200, widget=SecretInput, strip=False)
     client_key = forms.CharField(
-        label="Client key", required=False, help_text="PEM. Never shown again.",
+        label="Client key",
+        required=False,
+        help_text="PEM. Never shown again.",
         widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "autocomplete": "off"}),
     )
 
     class Meta:
         model = Database
-        fields = ["name", "host", "port", "user", "password", "tls", "ca_certificate", "client_certificate", "client_key"]
+        fields = [
+            "name",
+            "host",
+            "port",
+            "user",
+            "password",
+            "tls",
+            "ca_certificate",
+            "client_certificate",
+            "client_key",
+        ]
         labels = {"tls": "TLS", "ca_certificate": "CA certificate", "client_certificate": "Client certificate"}
         help_texts = {
             "host": "Name or address, without the port; or the path of a socket on this machine.",
@@ -65,16 +77,25 @@ class DatabaseForm(forms.ModelForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.fields["tls"].choices = [
-            (Database.VERIFY, "Verify with CA"), (Database.REQUIRED, "Required"), (Database.OFF, "Off"),
+            (Database.VERIFY, "Verify with CA"),
+            (Database.REQUIRED, "Required"),
+            (Database.OFF, "Off"),
         ]
         if not self.instance._state.adding:
             self.fields["password"].help_text = "Leave empty to keep the stored one."
         self.helper = helper(
             Layout(
-                "name", Div("host", "port", css_class="pair"), Div("user", "password", css_class="pair"),
-                "tls", HTML(NO_TLS), HTML(UNCHECKED), "ca_certificate",
+                "name",
+                Div("host", "port", css_class="pair"),
+                Div("user", "password", css_class="pair"),
+                "tls",
+                HTML(NO_TLS),
+                HTML(UNCHECKED),
+                "ca_certificate",
                 HTML("<details class='mb-3'><summary>Client certificate</summary><div class='pt-2'>"),
-                "client_certificate", "client_key", HTML("</div></details>"),
+                "client_certificate",
+                "client_key",
+                HTML("</div></details>"),
             )
         )
         self.initial.pop("client_key", None)
@@ -107,14 +128,22 @@ class DatabaseForm(forms.ModelForm):
         data = super().clean()
         if data.get("ca_certificate") and "tls" not in self.changed_data and self.instance._state.adding:
             data["tls"] = Database.VERIFY  # the default where a CA is given
-        if data.get("tls") == Database.VERIFY and not data.get("ca_certificate") and "ca_certificate" not in self.errors:
-            self.add_error("ca_certificate", "Verifying needs the certificate of the authority that signed the server's.")
+        if (
+            data.get("tls") == Database.VERIFY
+            and not data.get("ca_certificate")
+            and "ca_certificate" not in self.errors
+        ):
+            self.add_error(
+                "ca_certificate", "Verifying needs the certificate of the authority that signed the server's."
+            )
         if not self.instance._state.adding:
             for name in ("password", "client_key"):
                 data[name] = data.get(name) or getattr(self.instance, name)
         has_key = bool(data.get("client_key"))
         if bool(data.get("client_certificate")) != has_key and "client_certificate" not in self.errors:
-            self.add_error("client_key" if not has_key else "client_certificate", "Certificate and key belong together: give both.")
+            self.add_error(
+                "client_key" if not has_key else "client_certificate", "Certificate and key belong together: give both."
+            )
         return data
 
 
@@ -125,7 +154,9 @@ class HoursForm(forms.ModelForm):
         model = Database
         fields = ["production_hours"]
         labels = {"production_hours": "Production hours"}
-        help_texts = {"production_hours": "Such as 08:00-18:00; a schedule that falls into them warns. Leave empty for none."}
+        help_texts = {
+            "production_hours": "Such as 08:00-18:00; a schedule that falls into them warns. Leave empty for none."
+        }
 
     helper = helper()
 
@@ -162,8 +193,13 @@ class BackupNowForm(forms.Form):
 class PitrForm(forms.Form):
     pitr = forms.BooleanField(label="Point-in-time recovery", required=False)
     storage = StorageChoice()
-    interval = forms.IntegerField(label="Upload interval, seconds", min_value=1, max_value=3600, initial=60,
-                                  help_text="How much may be lost at most if the server dies: 1 to 3600.")
+    interval = forms.IntegerField(
+        label="Upload interval, seconds",
+        min_value=1,
+        max_value=3600,
+        initial=60,
+        help_text="How much may be lost at most if the server dies: 1 to 3600.",
+    )
     helper = helper()
 
 
@@ -173,16 +209,36 @@ class ScheduleForm(forms.ModelForm):
     storage = StorageChoice()
     repeats = forms.ChoiceField(label="Repeats", choices=schedules.REPEATS, initial="daily")
     minute = forms.IntegerField(label="Minute", min_value=0, max_value=59, initial=0, required=False)
-    time = forms.TimeField(label="Time", initial="01:00", required=False, input_formats=["%H:%M"], help_text="24 hours, such as 01:00.",
-                           widget=forms.TimeInput(format="%H:%M"))
-    weekday = forms.TypedChoiceField(label="Day", choices=list(enumerate(schedules.DAYS, 1)), coerce=int, required=False)
-    day = forms.ChoiceField(label="Day of the month", required=False,
-                            choices=[(str(day), str(day)) for day in range(1, 32)] + [("last", "Last day")])
-    cron_text = forms.CharField(label="Cron expression", max_length=100, required=False,
-                                help_text="Minute, hour, day of month, month, day of week.")
+    time = forms.TimeField(
+        label="Time",
+        initial="01:00",
+        required=False,
+        input_formats=["%H:%M"],
+        help_text="24 hours, such as 01:00.",
+        widget=forms.TimeInput(format="%H:%M"),
+    )
+    weekday = forms.TypedChoiceField(
+        label="Day", choices=list(enumerate(schedules.DAYS, 1)), coerce=int, required=False
+    )
+    day = forms.ChoiceField(
+        label="Day of the month",
+        required=False,
+        choices=[(str(day), str(day)) for day in range(1, 32)] + [("last", "Last day")],
+    )
+    cron_text = forms.CharField(
+        label="Cron expression",
+        max_length=100,
+        required=False,
+        help_text="Minute, hour, day of month, month, day of week.",
+    )
     time_zone = ZoneField()
-    start = forms.CharField(label="Start from", max_length=40, required=False, help_text="Optional, such as 2026-12-01 00:00: no run before it.",
-                            widget=forms.TextInput(attrs={"autocomplete": "off"}))
+    start = forms.CharField(
+        label="Start from",
+        max_length=40,
+        required=False,
+        help_text="Optional, such as 2026-12-01 00:00: no run before it.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
 
     class Meta:
         model = Schedule
@@ -197,10 +253,18 @@ class ScheduleForm(forms.ModelForm):
             self.initial.update(shown(self.instance))
         self.helper = helper(
             Layout(
-                Div("name", "storage", css_class="pair"), "retention_copies", "repeats",
-                Div(Div("minute", data_when="repeats=hourly"), Div("weekday", data_when="repeats=weekly"),
-                    Div("day", data_when="repeats=monthly"), Div("time", data_when="repeats=daily,weekly,monthly"), css_class="pair"),
-                Div("cron_text", data_when="repeats=cron"), Div("start", "time_zone", css_class="pair"),
+                Div("name", "storage", css_class="pair"),
+                "retention_copies",
+                "repeats",
+                Div(
+                    Div("minute", data_when="repeats=hourly"),
+                    Div("weekday", data_when="repeats=weekly"),
+                    Div("day", data_when="repeats=monthly"),
+                    Div("time", data_when="repeats=daily,weekly,monthly"),
+                    css_class="pair",
+                ),
+                Div("cron_text", data_when="repeats=cron"),
+                Div("start", "time_zone", css_class="pair"),
             )
         )
 
@@ -242,9 +306,12 @@ class ScheduleForm(forms.ModelForm):
         day = data.get("day") or "1"
         try:
             self.instance.cron = schedules.compile(
-                repeats, minute=data["minute"] or 0 if repeats == "hourly" else time.minute if time else 0,
-                hour=time.hour if time else 0, weekday=data.get("weekday") or 1,
-                day=day if day == schedules.LAST else int(day), cron=data.get("cron_text", ""),
+                repeats,
+                minute=data["minute"] or 0 if repeats == "hourly" else time.minute if time else 0,
+                hour=time.hour if time else 0,
+                weekday=data.get("weekday") or 1,
+                day=day if day == schedules.LAST else int(day),
+                cron=data.get("cron_text", ""),
             )
         except ValueError as error:
             self.add_error(field, str(error))

@@ -9,9 +9,13 @@ from backups.models import Backup, Timeline
 from everest.templatetags.show import exact, in_utc
 
 WIDTH, LEFT, RIGHT = 1000, 12, 988
-STEPS = [timedelta(**{unit: n}) for unit, numbers in [
-    ("seconds", (10, 30)), ("minutes", (1, 2, 5, 10, 15, 30)), ("hours", (1, 2, 3, 6, 12)), ("days", (1, 2, 7, 14, 30, 60, 120, 365)),
-] for n in numbers]  # fmt: skip
+ROUND = {
+    "seconds": (10, 30),
+    "minutes": (1, 2, 5, 10, 15, 30),
+    "hours": (1, 2, 3, 6, 12),
+    "days": (1, 2, 7, 14, 30, 60, 120, 365),
+}
+STEPS = [timedelta(**{unit: number}) for unit, numbers in ROUND.items() for number in numbers]
 LABELS = 8  # at most, or they touch
 
 
@@ -71,11 +75,27 @@ def draw(database, ranges, since=None):
     picture = Picture(first, max(now, first + timedelta(seconds=60)))
     for one in ranges:
         if one.last >= first:
-            picture.ranges.append(picture.shape(one.first, now if one.live else one.last, range_title(one),
-                                                kind="range" if one.timeline.ended_at is None else "past"))
-    picture.gaps = [picture.shape(start, end, title) for start, end, title in gaps(database, ranges, now) if end >= first]
-    picture.backups = [picture.shape(one.view_at, one.view_at, f"Backup {one.name}, consistent at {exact(one.view_at)}",
-                                     url=f"/backups/{one.pk}/") for one in backups if one.view_at >= first]
+            picture.ranges.append(
+                picture.shape(
+                    one.first,
+                    now if one.live else one.last,
+                    range_title(one),
+                    kind="range" if one.timeline.ended_at is None else "past",
+                )
+            )
+    picture.gaps = [
+        picture.shape(start, end, title) for start, end, title in gaps(database, ranges, now) if end >= first
+    ]
+    picture.backups = [
+        picture.shape(
+            one.view_at,
+            one.view_at,
+            f"Backup {one.name}, consistent at {exact(one.view_at)}",
+            url=f"/backups/{one.pk}/",
+        )
+        for one in backups
+        if one.view_at >= first
+    ]
     picture.ticks = ticks(picture)
     return picture
 
@@ -89,7 +109,9 @@ def gaps(database, ranges, now):
     for timeline in database.timelines.filter(end_reason__in=[Timeline.GAP, Timeline.FORK]):
         mine = [one.last for one in ranges if one.timeline.pk == timeline.pk]
         start = max(mine, default=timeline.ended_at)
-        end = min((one.first for one in ranges if one.first > start and one.timeline.number > timeline.number), default=now)
+        end = min(
+            (one.first for one in ranges if one.first > start and one.timeline.number > timeline.number), default=now
+        )
         yield start, end, f"Not recoverable from {exact(start)} to {exact(end)}. {timeline.end_detail}"
 
 

@@ -9,19 +9,36 @@ from backups.when import read_moment
 from everest.people import May
 from everest.templatetags.show import exact
 
-
 ORDER = [Restore.LATEST, Restore.TIME, Restore.BACKUP, Restore.GTID, Restore.BEFORE]
 
 
 class MomentForm(forms.Form):
     """Which moment, and into which Database: another one by default."""
 
-    moment = forms.ChoiceField(choices=sorted(Restore.MOMENTS, key=lambda one: ORDER.index(one[0])), initial=Restore.LATEST, widget=forms.RadioSelect(attrs={"class": "form-check-input"}))
-    time = forms.CharField(label="Date and time", required=False, max_length=40,
-                           widget=forms.TextInput(attrs={"placeholder": "2026-11-22 18:30:05", "autocomplete": "off"}))
+    moment = forms.ChoiceField(
+        choices=sorted(Restore.MOMENTS, key=lambda one: ORDER.index(one[0])),
+        initial=Restore.LATEST,
+        widget=forms.RadioSelect(attrs={"class": "form-check-input"}),
+    )
+    time = forms.CharField(
+        label="Date and time",
+        required=False,
+        max_length=40,
+        widget=forms.TextInput(attrs={"placeholder": "2026-11-22 18:30:05", "autocomplete": "off"}),
+    )
     backup = forms.ModelChoiceField(Backup.objects.none(), required=False, empty_label=None)
-    gtid = forms.CharField(label="GTID", required=False, max_length=200, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}))
-    before = forms.CharField(label="GTID", required=False, max_length=200, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}))
+    gtid = forms.CharField(
+        label="GTID",
+        required=False,
+        max_length=200,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+    before = forms.CharField(
+        label="GTID",
+        required=False,
+        max_length=200,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
     target = forms.ModelChoiceField(Database.objects.none(), empty_label=None)
 
     def __init__(self, *args, source, ranges, user, **kwargs):
@@ -64,7 +81,12 @@ class MomentForm(forms.Form):
         data = self.cleaned_data
         gtid = {Restore.GTID: data["gtid"], Restore.BEFORE: data["before"]}.get(data["moment"], "")
         return Restore.request(
-            self.source, data["target"], data["moment"], who, moment_us=data.get("moment_us"), moment_gtid=gtid,
+            self.source,
+            data["target"],
+            data["moment"],
+            who,
+            moment_us=data.get("moment_us"),
+            moment_gtid=gtid,
             backup=data["backup"] if data["moment"] == Restore.BACKUP else None,
         )
 
@@ -82,7 +104,11 @@ def covered(moment_us, ranges):
 class StartForm(forms.Form):
     """The target's name, where the target holds something."""
 
-    typed = forms.CharField(required=False, max_length=64, widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off", "spellcheck": "false"}))
+    typed = forms.CharField(
+        required=False,
+        max_length=64,
+        widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off", "spellcheck": "false"}),
+    )
 
     def __init__(self, *args, restore, **kwargs):
         super().__init__(*args, **kwargs)

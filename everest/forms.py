@@ -36,7 +36,9 @@ class ZoneField(forms.CharField):
     def __init__(self, **kwargs):
         kwargs.setdefault("label", "Time zone")
         kwargs.setdefault("max_length", 64)
-        super().__init__(widget=forms.TextInput(attrs={"list": "zones", "autocomplete": "off", "spellcheck": "false"}), **kwargs)
+        super().__init__(
+            widget=forms.TextInput(attrs={"list": "zones", "autocomplete": "off", "spellcheck": "false"}), **kwargs
+        )
 
     def clean(self, value):
         return valid_zone(super().clean(value))
@@ -63,8 +65,12 @@ class PreferencesForm(forms.ModelForm):
 class TypedNameForm(forms.Form):
     """A name typed to confirm what cannot be taken back."""
 
-    typed = forms.CharField(label="Type the name to confirm", max_length=64, required=False,
-                            widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}))
+    typed = forms.CharField(
+        label="Type the name to confirm",
+        max_length=64,
+        required=False,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
     helper = helper()
 
     def __init__(self, *args, name, **kwargs):

@@ -55,8 +55,11 @@ def matching(words) -> Q:
     found = Q()
     for word in words.split():
         found &= (
-            Q(who__icontains=word) | Q(action__icontains=word) | Q(subject__icontains=word)
-            | Q(detail__icontains=word) | Q(address__icontains=word)
+            Q(who__icontains=word)
+            | Q(action__icontains=word)
+            | Q(subject__icontains=word)
+            | Q(detail__icontains=word)
+            | Q(address__icontains=word)
         )
     return found
 

@@ -15,8 +15,8 @@ BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 PLACE = ["name", "type", "bucket", "region", "prefix"]
 S3_ONLY = ["region", "endpoint", "access_key", "secret_key", "ca_certificate"]
 INSECURE = (
-    '<div class="banner banner-warn" data-when="verify_tls=false"><div class="text"><p>Anyone between Everest and the storage '
-    "could read the keys and the backups. Give the CA certificate instead, where there is one.</p></div></div>"
+    '<div class="banner banner-warn" data-when="verify_tls=false"><div class="text"><p>Anyone between Everest and '
+    "the storage could read keys and backups. Give the CA certificate instead, where there is one.</p></div></div>"
 )
 
 
@@ -26,8 +26,20 @@ class StorageForm(forms.ModelForm):
 
     class Meta:
         model = BackupStorage
-        fields = ["name", "description", "type", "bucket", "region", "endpoint", "access_key", "secret_key", "verify_tls",
-                  "ca_certificate", "path_style", "prefix"]
+        fields = [
+            "name",
+            "description",
+            "type",
+            "bucket",
+            "region",
+            "endpoint",
+            "access_key",
+            "secret_key",
+            "verify_tls",
+            "ca_certificate",
+            "path_style",
+            "prefix",
+        ]
         labels = {"type": "Type", "name": "Name", "region": "Region", "endpoint": "Endpoint", "prefix": "Prefix"}
         help_texts = {
             "name": "Lowercase letters, digits and hyphens; at most 22.",
@@ -54,9 +66,18 @@ class StorageForm(forms.ModelForm):
                 self.fields[name].help_text = "Leave empty to keep the stored one."
         self.helper = helper(
             Layout(
-                Div("name", "type", css_class="pair"), "description", Div("bucket", Field("prefix"), css_class="pair"),
-                Div(Div("region", "endpoint", css_class="pair"), Div("access_key", "secret_key", css_class="pair"),
-                    "path_style", "verify_tls", HTML(INSECURE), "ca_certificate", data_when="type=s3"),
+                Div("name", "type", css_class="pair"),
+                "description",
+                Div("bucket", Field("prefix"), css_class="pair"),
+                Div(
+                    Div("region", "endpoint", css_class="pair"),
+                    Div("access_key", "secret_key", css_class="pair"),
+                    "path_style",
+                    "verify_tls",
+                    HTML(INSECURE),
+                    "ca_certificate",
+                    data_when="type=s3",
+                ),
             )
         )
 
@@ -115,7 +136,9 @@ class StorageForm(forms.ModelForm):
     def clean_s3(self, data):
         bucket = data.get("bucket", "")
         if bucket and not valid_bucket(bucket):
-            self.add_error("bucket", "A bucket's name has 3 to 63 of a-z 0-9 . - and begins and ends with a letter or digit.")
+            self.add_error(
+                "bucket", "A bucket's name has 3 to 63 of a-z 0-9 . - and begins and ends with a letter or digit."
+            )
 
     def clean_place(self, data):
         """The same place twice would be two storages that delete each other's backups."""

@@ -30,7 +30,9 @@ class BackupStorage(models.Model):
     name = models.CharField(max_length=22, unique=True)
     description = models.CharField(max_length=200, blank=True)
     type = models.CharField(max_length=8, choices=[(S3, "S3 Compatible"), (LOCAL, "Local folder")], default=S3)
-    bucket = models.CharField("Bucket Name", max_length=255, help_text="For a local folder: its path below EVEREST_LOCAL_ROOT")
+    bucket = models.CharField(
+        "Bucket Name", max_length=255, help_text="For a local folder: its path below EVEREST_LOCAL_ROOT"
+    )
     region = models.CharField(max_length=64, blank=True)
     endpoint = models.CharField(max_length=255, blank=True)
     access_key = SecretField(blank=True, default="")
@@ -46,7 +48,9 @@ class BackupStorage(models.Model):
 
     class Meta:
         ordering = ["name"]
-        constraints = [models.UniqueConstraint(fields=["type", "endpoint", "bucket", "prefix"], name="one_storage_a_place")]
+        constraints = [
+            models.UniqueConstraint(fields=["type", "endpoint", "bucket", "prefix"], name="one_storage_a_place")
+        ]
 
     def __str__(self):
         return self.name

@@ -42,11 +42,15 @@ def save(request, storage, action, locked):
             note(request, action, storage, ", ".join(form.changed_data))
             messages.success(request, f"{storage.name} works and is saved.")
             return redirect("storages")
-    return render(request, "storages/form.html", {"form": form, "probe": probe, "storage": storage, "adding": storage._state.adding})
+    return render(
+        request,
+        "storages/form.html",
+        {"form": form, "probe": probe, "storage": storage, "adding": storage._state.adding},
+    )
 
 
 def try_out(storage):
-    """The probe's result, or a sentence why there is none.  An edited storage is probed as edited, before it is saved."""
+    """The probe's result, or a sentence why there is none; an edited storage is probed before it is saved."""
     try:
         return storage.probe(save=False), None
     except SecretLost as error:
@@ -77,4 +81,9 @@ def delete(request, pk):
         note(request, "deleted storage", storage)
         messages.success(request, f"{storage.name} is deleted. Its bucket was not touched.")
         return redirect("storages")
-    return render(request, "storages/delete.html", {"storage": storage, "users": users}, status=409 if request.method == "POST" else 200)
+    return render(
+        request,
+        "storages/delete.html",
+        {"storage": storage, "users": users},
+        status=409 if request.method == "POST" else 200,
+    )

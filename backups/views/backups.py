@@ -56,14 +56,18 @@ def now(request, pk):
         else:
             note(request, "started backup", f"{database} / {backup}", f"to {backup.storage}")
             return redirect("backups", pk)
-    return render(request, "backups/backup_now.html", {**context, "form": form, "any_storage": BackupStorage.objects.exists()})
+    return render(
+        request, "backups/backup_now.html", {**context, "form": form, "any_storage": BackupStorage.objects.exists()}
+    )
 
 
 @needs(VIEWER)
 def backup(request, pk):
     backup = get_backup(pk)
     context = tab(request, backup.database_id, "backups")
-    return render(request, "backups/backup.html", {**context, "backup": backup, "jobs": backup.jobs.all(), "job": backup.job})
+    return render(
+        request, "backups/backup.html", {**context, "backup": backup, "jobs": backup.jobs.all(), "job": backup.job}
+    )
 
 
 @needs(VIEWER)
@@ -122,7 +126,11 @@ def delete(request, pk):
         note(request, "deleted backup", f"{backup.database} / {backup}", " ".join(losses))
         return redirect("backups", backup.database_id)
     others = backup.database.backups.filter(state=Backup.SUCCEEDED).exclude(pk=pk).exists()
-    return render(request, "backups/backup_delete.html", {**context, "backup": backup, "form": form, "losses": losses, "last": not others})
+    return render(
+        request,
+        "backups/backup_delete.html",
+        {**context, "backup": backup, "form": form, "losses": losses, "last": not others},
+    )
 
 
 @needs(VIEWER)

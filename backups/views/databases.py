@@ -32,7 +32,13 @@ def databases(request):
         found = found.filter(Q(name__icontains=word) | Q(host__icontains=word) | Q(version__icontains=word))
     if state:
         found = found.filter(status=state)
-    context = {"databases": found, "q": words, "state": state, "states": ["up", "down", "restoring", "unknown"], **first_steps()}
+    context = {
+        "databases": found,
+        "q": words,
+        "state": state,
+        "states": ["up", "down", "restoring", "unknown"],
+        **first_steps(),
+    }
     return render(request, "backups/databases.html", context)
 
 
@@ -184,16 +190,26 @@ def pitr(request, pk):
         except ValidationError as error:
             form.add_error(None, error)
         else:
-            note(request, f"switched PITR {'on' if data['pitr'] else 'off'}", database,
-                 f"{data['storage']}, every {data['interval']} s" if data["pitr"] else "")
+            note(
+                request,
+                f"switched PITR {'on' if data['pitr'] else 'off'}",
+                database,
+                f"{data['storage']}, every {data['interval']} s" if data["pitr"] else "",
+            )
             messages.success(request, pitr_sentence(database))
             return redirect("database", pk)
-    return render(request, "backups/pitr.html", {**context, "form": form, "any_storage": BackupStorage.objects.exists()})
+    return render(
+        request, "backups/pitr.html", {**context, "form": form, "any_storage": BackupStorage.objects.exists()}
+    )
 
 
 def pitr_initial(database):
     storage = database.pitr_storage or BackupStorage.objects.first()
-    return {"pitr": True if not database.pitr else database.pitr, "storage": storage, "interval": database.pitr_interval}
+    return {
+        "pitr": True if not database.pitr else database.pitr,
+        "storage": storage,
+        "interval": database.pitr_interval,
+    }
 
 
 def pitr_sentence(database):
@@ -218,6 +234,11 @@ def delete(request, pk):
             form.add_error(None, error)
         else:
             note(request, "deleted database", database.name, "stored data kept" if keep else "stored data deleted too")
-            messages.success(request, f"{database.name} is deleted." if keep else f"{database.name} and its stored data are being deleted.")
+            messages.success(
+                request,
+                f"{database.name} is deleted." if keep else f"{database.name} and its stored data are being deleted.",
+            )
             return redirect("databases")
-    return render(request, "backups/database_delete.html", {**context, "form": form, "keep": keep, "ranges": database.ranges()})
+    return render(
+        request, "backups/database_delete.html", {**context, "form": form, "keep": keep, "ranges": database.ranges()}
+    )

@@ -22,7 +22,9 @@ def restores(request, pk):
     context = tab(request, pk, "restores")
     rows = context["database"].restores.select_related("target", "backup").exclude(state=Restore.DRAFT)
     context["page"] = Paginator(rows, PAGE).get_page(request.GET.get("page"))
-    context["into"] = context["database"].restores_into.exclude(source=pk).exclude(state=Restore.DRAFT).select_related("source")[:20]
+    context["into"] = (
+        context["database"].restores_into.exclude(source=pk).exclude(state=Restore.DRAFT).select_related("source")[:20]
+    )
     return render(request, "backups/restores.html", context)
 
 
@@ -40,9 +42,19 @@ def wizard(request, pk):
         except ValidationError as error:
             form.add_error(None, error)
         else:
-            note(request, "asked for a restore plan", f"{restore.source} into {restore.target}", restore.get_moment_display())
+            note(
+                request,
+                "asked for a restore plan",
+                f"{restore.source} into {restore.target}",
+                restore.get_moment_display(),
+            )
             return redirect("restore", restore.pk)
-    more = {"form": form, "ranges": ranges, "picture": draw(database, ranges), "zone": timezone.get_current_timezone_name()}
+    more = {
+        "form": form,
+        "ranges": ranges,
+        "picture": draw(database, ranges),
+        "zone": timezone.get_current_timezone_name(),
+    }
     return render(request, "backups/restore_wizard.html", {**context, **more})
 
 
@@ -107,7 +119,7 @@ def start(request, pk):
     except ValidationError as error:
         restore.refresh_from_db()
         if restore.state != Restore.DRAFT:  # someone else pressed the button first
-            messages.warning(request, " ".join(error.messages))
+            messages.warning(request, "This restore was started already.")
             return redirect("restore", pk)
         form.errors["typed" if restore.loses and not restore.error else "__all__"] = form.error_class(error.messages)
         context = tab(request, restore.source_id, "restores")

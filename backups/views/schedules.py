@@ -19,7 +19,11 @@ from storages.models import BackupStorage
 def add(request, pk):
     context = tab(request, pk, "backups")
     database = context["database"]
-    initial = {"name": default_name(database), "storage": BackupStorage.objects.first(), "time_zone": request.user.time_zone}
+    initial = {
+        "name": default_name(database),
+        "storage": BackupStorage.objects.first(),
+        "time_zone": request.user.time_zone,
+    }
     form = ScheduleForm(posted(request), database=database, initial=initial)
     return save(request, form, context, "added schedule")
 
@@ -40,7 +44,11 @@ def save(request, form, context, action):
         for sentence in warnings(schedule):
             messages.warning(request, sentence)
         return redirect("backups", schedule.database_id)
-    more = {"form": form, "zones": sorted(zoneinfo.available_timezones()), "any_storage": BackupStorage.objects.exists()}
+    more = {
+        "form": form,
+        "zones": sorted(zoneinfo.available_timezones()),
+        "any_storage": BackupStorage.objects.exists(),
+    }
     return render(request, "backups/schedule_form.html", {**context, **more})
 
 

@@ -56,7 +56,7 @@ def as_time(value):
 
 
 def exact(value, fraction=False):
-    """"2026-11-22 18:30:00 CET" in the current zone; with microseconds where asked."""
+    """ "2026-11-22 18:30:00 CET" in the current zone; with microseconds where asked."""
     local = timezone.localtime(as_time(value))
     text = local.strftime("%Y-%m-%d %H:%M:%S")
     return f"{text}.{local.microsecond:06d} {local.tzname()}" if fraction else f"{text} {local.tzname()}"
@@ -96,7 +96,7 @@ def moment_both(value):
 
 @register.filter
 def ago(value):
-    """"3 min ago"; the exact time in both zones on hover."""
+    """ "3 min ago"; the exact time in both zones on hover."""
     if not value:
         return "–"
     seconds = (timezone.now() - as_time(value)).total_seconds()

@@ -78,7 +78,7 @@ def test_the_schedule_form_says_what_it_means_while_it_is_typed(page):
     expect(page.locator("#preview")).to_contain_text("Daily at 01:00 Europe/Berlin")
     page.get_by_label("Repeats").select_option("weekly")
     expect(page.locator("#preview")).to_contain_text("Weekly on Monday at 01:00 Europe/Berlin")
-    page.get_by_label("Time", exact=False).first.fill("02:45")
+    page.locator("#id_time").fill("02:45")
     expect(page.locator("#preview")).to_contain_text("02:45")
 
 

@@ -1,4 +1,4 @@
-"""Rows for page tests: a Database with backups, slices, a gap and runs in every state.  No server stands behind them."""
+"""Rows for page tests: a Database with backups, slices, a gap and runs in every state, and no server behind it."""
 
 from datetime import timedelta
 
@@ -25,14 +25,32 @@ def person(name, role="", **more):
 
 
 def storage(name="minio", **more):
-    values = {"type": "s3", "bucket": "everest-backups", "region": "eu-central-1", "endpoint": "http://127.0.0.1:1",
-              "access_key": SECRETS[0], "secret_key": SECRETS[1], "checked_at": timezone.now(), "conditional_put": True}
+    values = {
+        "type": "s3",
+        "bucket": "everest-backups",
+        "region": "eu-central-1",
+        "endpoint": "http://127.0.0.1:1",
+        "access_key": SECRETS[0],
+        "secret_key": SECRETS[1],
+        "checked_at": timezone.now(),
+        "conditional_put": True,
+    }
     return BackupStorage.objects.create(name=name, **(values | more))
 
 
 def database(name="shop", **more):
-    values = {"host": "127.0.0.1", "port": 1, "user": "everest", "password": SECRETS[2], "client_key": SECRETS[3], "flavour": "mysql",
-              "version": "9.7.4", "server_uuid": SERVER, "status": "up", "checked_at": timezone.now()}
+    values = {
+        "host": "127.0.0.1",
+        "port": 1,
+        "user": "everest",
+        "password": SECRETS[2],
+        "client_key": SECRETS[3],
+        "flavour": "mysql",
+        "version": "9.7.4",
+        "server_uuid": SERVER,
+        "status": "up",
+        "checked_at": timezone.now(),
+    }
     return Database.objects.create(name=name, **(values | more))
 
 
@@ -41,13 +59,24 @@ def place(number):
 
 
 def timeline(database, started, number=1, **more):
-    return Timeline.objects.create(database=database, number=number, server_uuid=SERVER, started_at=started, start_position=place(1), **more)
+    return Timeline.objects.create(
+        database=database, number=number, server_uuid=SERVER, started_at=started, start_position=place(1), **more
+    )
 
 
 def backup(database, storage, name="nightly", at=None, position=10, line=None, **more):
     at = at or timezone.now()
-    values = {"state": Backup.SUCCEEDED, "timeline": line, "view_at": at, "position": place(position), "size": 48_318_382, "rows": 1_204_551,
-              "started_at": at, "finished_at": at + timedelta(seconds=74), "manifest_key": "v1/x/manifest.json"}
+    values = {
+        "state": Backup.SUCCEEDED,
+        "timeline": line,
+        "view_at": at,
+        "position": place(position),
+        "size": 48_318_382,
+        "rows": 1_204_551,
+        "started_at": at,
+        "finished_at": at + timedelta(seconds=74),
+        "manifest_key": "v1/x/manifest.json",
+    }
     return Backup.objects.create(database=database, storage=storage, name=name, **(values | more))
 
 
@@ -71,15 +100,22 @@ def slices(line, storage, first, count, start, every=timedelta(minutes=1), previ
 def history(database, storage):
     """A backup and an hour of slices, a gap, then another backup whose timeline still grows."""
     now = timezone.now()
-    old = timeline(database, now - timedelta(hours=5), ended_at=now - timedelta(hours=3, minutes=30), end_reason="gap",
-                   end_detail="The server purged binlog.000003 before it was shipped.")
+    old = timeline(
+        database,
+        now - timedelta(hours=5),
+        ended_at=now - timedelta(hours=3, minutes=30),
+        end_reason="gap",
+        end_detail="The server purged binlog.000003 before it was shipped.",
+    )
     backup(database, storage, "before-the-gap", now - timedelta(hours=5), 10, old)
     slices(old, storage, now - timedelta(hours=5), 9, 10, TEN)
     line = timeline(database, now - timedelta(hours=2), 2, parent=old)
     first = backup(database, storage, "after-the-gap", now - timedelta(hours=2), 1000, line)
     slices(line, storage, now - timedelta(hours=2), 11, 1000, TEN)
     backup(database, storage, "nightly-2", now - timedelta(minutes=40), 1080, line)
-    Database.objects.filter(pk=database.pk).update(pitr=True, pitr_storage=storage, caught_up_at=now - timedelta(seconds=4))
+    Database.objects.filter(pk=database.pk).update(
+        pitr=True, pitr_storage=storage, caught_up_at=now - timedelta(seconds=4)
+    )
     database.refresh_from_db()
     return first
 
@@ -89,24 +125,30 @@ def schedule(database, storage, name="nightly", **more):
     return Schedule.objects.create(database=database, storage=storage, name=name, **(values | more))
 
 
+DROP = "DROP TABLE `customers`"
 PLAN = {
     "position": place(1200), "timeline": "", "slices": 23, "bytes": 9_400_000, "seconds": 95, "in_place": False,
-    "last": {"time_us": 1_795_370_401_123_456, "identity": f"{SERVER}:1199", "tables": ["shop.orders", "shop.items"], "ddl": ""},
-    "next": {"time_us": 1_795_370_402_000_001, "identity": f"{SERVER}:1200", "tables": [], "ddl": "DROP TABLE `customers`"},
+    "last": {"time_us": 1_795_370_401_123_456, "identity": f"{SERVER}:1199", "tables": ["shop.orders"], "ddl": ""},
+    "next": {"time_us": 1_795_370_402_000_001, "identity": f"{SERVER}:1200", "tables": [], "ddl": DROP},
     "backup": {"id": "x", "name": "nightly-2", "view_us": 1_795_370_000_000_000, "storage": "minio"},
     "loses": [{"schema": "shop_staging", "rows": 120_400}], "checks": [],
 }  # fmt: skip
 
 
 def restore(source, target, state="draft", plan=PLAN, **more):
-    made = Restore.objects.create(source=source, target=target, state=state, plan=plan, who="olga", **({"moment": "latest"} | more))
+    made = Restore.objects.create(
+        source=source, target=target, state=state, plan=plan, who="olga", **({"moment": "latest"} | more)
+    )
     return made
 
 
 def job(kind, state="running", **more):
-    values = {"who": "olga", "started_at": timezone.now() - timedelta(seconds=20),
-              "progress": {"step": "Copying rows", "done": 700_000, "total": 1_204_551, "unit": "rows"},
-              "log": "17:00:01 Read view at binlog.000004:1200\n17:00:02 shop.orders: 700000 rows\n"}
+    values = {
+        "who": "olga",
+        "started_at": timezone.now() - timedelta(seconds=20),
+        "progress": {"step": "Copying rows", "done": 700_000, "total": 1_204_551, "unit": "rows"},
+        "log": "17:00:01 Read view at binlog.000004:1200\n17:00:02 shop.orders: 700000 rows\n",
+    }
     return Job.objects.create(kind=kind, queue=Job.QUEUES[kind], state=state, **(values | more))
 
 

@@ -1,9 +1,10 @@
 """What may be typed: each rule has a sentence beside its field, and what was typed is kept, but never a secret."""
 
+from zoneinfo import ZoneInfo
+
 import pytest
 from django.core.exceptions import ValidationError
 from django.urls import reverse
-from zoneinfo import ZoneInfo
 
 from backups.forms import BackupNowForm, DatabaseForm, HoursForm, ScheduleForm
 from backups.models import Database, Job, Restore, Schedule
@@ -26,11 +27,16 @@ DATABASE = {"name": "shop", "host": "127.0.0.1", "port": 1, "user": "everest", "
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("name", "Capital"), ("name", "1digit"), ("name", "ends-"), ("name", "under_score"), ("name", "x" * 23), ("name", ""),
-        ("bucket", "ab"), ("bucket", "A-bucket"), ("bucket", "-bucket"), ("bucket", "a..b"), ("bucket", "192.168.0.1"), ("bucket", "b" * 64),
-        ("endpoint", ""), ("endpoint", "s3.example.com"), ("endpoint", "ftp://s3.example.com"), ("endpoint", "https://"),
-        ("endpoint", "https://s3.example.com/bucket"), ("endpoint", "https://a:b@s3.example.com"), ("endpoint", "https://h:99999"),
-        ("region", ""), ("access_key", ""), ("secret_key", ""), ("prefix", "a/../b"), ("prefix", "a b"), ("ca_certificate", "hello"),
+        ("name", "Capital"), ("name", "1digit"), ("name", "ends-"), ("name", "under_score"),
+        ("name", "x" * 23), ("name", ""),
+        ("bucket", "ab"), ("bucket", "A-bucket"), ("bucket", "-bucket"), ("bucket", "a..b"),
+        ("bucket", "192.168.0.1"), ("bucket", "b" * 64),
+        ("endpoint", ""), ("endpoint", "s3.example.com"), ("endpoint", "ftp://s3.example.com"),
+        ("endpoint", "https://"),
+        ("endpoint", "https://s3.example.com/bucket"), ("endpoint", "https://a:b@s3.example.com"),
+        ("endpoint", "https://h:99999"),
+        ("region", ""), ("access_key", ""), ("secret_key", ""), ("prefix", "a/../b"), ("prefix", "a b"),
+        ("ca_certificate", "hello"),
     ],
 )  # fmt: skip
 def test_a_storage_is_refused_beside_the_field(field, value, db):
@@ -83,7 +89,11 @@ def test_a_storage_that_does_not_answer_is_not_saved_and_keeps_what_was_typed(ad
 
 
 def test_an_edit_keeps_keys_left_empty_and_locks_the_place(world):
-    form = StorageForm({**S3, "name": "other", "bucket": "elsewhere", "access_key": "", "secret_key": ""}, instance=world.spare, locked=True)
+    form = StorageForm(
+        {**S3, "name": "other", "bucket": "elsewhere", "access_key": "", "secret_key": ""},
+        instance=world.spare,
+        locked=True,
+    )
     assert form.is_valid(), form.errors
     saved = form.save()
     saved.refresh_from_db()
@@ -91,7 +101,9 @@ def test_an_edit_keeps_keys_left_empty_and_locks_the_place(world):
 
 
 def test_a_failed_edit_leaves_the_stored_row_as_it_was(world, admin):
-    admin.post(reverse("storage-edit", args=[world.spare.pk]), {**S3, "name": "spare", "endpoint": "http://127.0.0.1:2"})
+    admin.post(
+        reverse("storage-edit", args=[world.spare.pk]), {**S3, "name": "spare", "endpoint": "http://127.0.0.1:2"}
+    )
     world.spare.refresh_from_db()
     assert (world.spare.endpoint, world.spare.check_error) == ("http://127.0.0.1:1", "")
 
@@ -110,7 +122,8 @@ def test_a_used_storage_is_not_deleted_and_the_page_names_who_uses_it(world, adm
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("name", ""), ("name", "-x"), ("name", "a/b"), ("host", "db:3306"), ("host", "http://db"), ("host", "a b"), ("port", 0), ("port", 70000),
+        ("name", ""), ("name", "-x"), ("name", "a/b"), ("host", "db:3306"), ("host", "http://db"),
+        ("host", "a b"), ("port", 0), ("port", 70000),
         ("user", ""), ("ca_certificate", "x"), ("client_certificate", "x"),
     ],
 )  # fmt: skip
@@ -212,9 +225,12 @@ def test_repeats_compile_and_are_shown_again(more, cron, world):
 @pytest.mark.parametrize(
     ("field", "more"),
     [
-        ("name", {"name": "nightly"}), ("time", {"time": "25:00"}), ("time", {"time": ""}), ("minute", {"repeats": "hourly", "minute": 60}),
-        ("cron_text", {"repeats": "cron", "cron_text": "* *"}), ("cron_text", {"repeats": "cron", "cron_text": "0 0 31 2 *"}),
-        ("time_zone", {"time_zone": "Berlin"}), ("retention_copies", {"retention_copies": -1}), ("start", {"start": "soon"}),
+        ("name", {"name": "nightly"}), ("time", {"time": "25:00"}), ("time", {"time": ""}),
+        ("minute", {"repeats": "hourly", "minute": 60}),
+        ("cron_text", {"repeats": "cron", "cron_text": "* *"}),
+        ("cron_text", {"repeats": "cron", "cron_text": "0 0 31 2 *"}),
+        ("time_zone", {"time_zone": "Berlin"}), ("retention_copies", {"retention_copies": -1}),
+        ("start", {"start": "soon"}),
     ],
 )  # fmt: skip
 def test_a_schedule_is_refused_beside_the_field(field, more, world):
@@ -239,7 +255,9 @@ def test_pausing_and_deleting_a_schedule(world, admin):
     admin.post(reverse("schedule-switch", args=[world.schedule.pk]))
     admin.post(reverse("schedule-delete", args=[world.schedule.pk]))
     assert not Schedule.objects.exists()
-    assert {"paused schedule", "resumed schedule", "deleted schedule"} <= set(Event.objects.values_list("action", flat=True))
+    assert {"paused schedule", "resumed schedule", "deleted schedule"} <= set(
+        Event.objects.values_list("action", flat=True)
+    )
 
 
 def test_switching_pitr_off_asks_first(world, admin):
@@ -256,7 +274,10 @@ def test_switching_pitr_off_asks_first(world, admin):
 
 @pytest.mark.parametrize("interval", ["0", "3601", "x"])
 def test_an_interval_out_of_bounds_is_refused(interval, world, admin):
-    page = admin.post(reverse("database-pitr", args=[world.source.pk]), {"pitr": "on", "storage": world.storage.pk, "interval": interval})
+    page = admin.post(
+        reverse("database-pitr", args=[world.source.pk]),
+        {"pitr": "on", "storage": world.storage.pk, "interval": interval},
+    )
     assert page.context["form"].errors["interval"]
 
 
@@ -285,7 +306,9 @@ def test_the_wizard_makes_a_plan_request_and_changes_nothing_else(world, admin):
     assert Restore.objects.count() == before + 1 and restore.job.kind == "resolve"
 
 
-@pytest.mark.parametrize("typed", [{"moment": "time"}, {"moment": "gtid"}, {"moment": "before"}, {"moment": "time", "time": "yesterday"}])
+@pytest.mark.parametrize(
+    "typed", [{"moment": "time"}, {"moment": "gtid"}, {"moment": "before"}, {"moment": "time", "time": "yesterday"}]
+)
 def test_the_wizard_asks_for_what_is_missing_beside_the_field(typed, world, admin):
     assert typed["moment"] in wizard(admin, world, **typed).context["form"].errors
 
@@ -338,7 +361,8 @@ def test_a_moment_is_read_to_the_microsecond(text, microseconds):
     ("text", "words"),
     [
         ("2026-10-25 02:30:00", "twice"), ("2026-03-29 02:30:00", "skipped"), ("2026-02-30 00:00:00", "no such date"),
-        ("soon", "Write it as"), ("2026-01-01 24:00:00", "no such date"), ("2026-01-01", "Write it as"), ("", "Write it as"),
+        ("soon", "Write it as"), ("2026-01-01 24:00:00", "no such date"), ("2026-01-01", "Write it as"),
+        ("", "Write it as"),
     ],
 )  # fmt: skip
 def test_a_moment_that_is_none_says_why(text, words):

@@ -12,7 +12,9 @@ from storages.models import BackupStorage
 from tests.web import story
 from tests.web.test_access import NEVER, PAGES
 
-INLINE = re.compile(r"<script(?![^>]*\bsrc=)|<[^>]+\s(style|on[a-z]+)=|https?://(?!www\.w3\.org)[^\"' <]+\.(js|css|woff2?|png)", re.I)
+INLINE = re.compile(
+    r"<script(?![^>]*\bsrc=)|<[^>]+\s(style|on[a-z]+)=|https?://(?!www\.w3\.org)[^\"' <]+\.(js|css|woff2?|png)", re.I
+)
 KINDS = {"storage": BackupStorage, "source": Database, "schedule": Schedule, "backup": Backup, "running": Backup,
          "restore": Restore, "verify_job": Job, "backup_job": Job}  # fmt: skip
 LEAVES = {"health", "favicon", "sign-in", "home", "backup-manifest"}  # no page of ours behind these

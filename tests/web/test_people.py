@@ -17,7 +17,9 @@ from tests.web.test_pages import admin_addresses
 def test_signing_in_and_out(people, client):
     page = client.post(reverse("sign-in"), {"username": "viewer", "password": "wrong"})
     assert "user name or the password is wrong" in page.content.decode()
-    assert client.post(reverse("sign-in"), {"username": "viewer", "password": "correct horse battery"}).url == reverse("databases")
+    assert client.post(reverse("sign-in"), {"username": "viewer", "password": "correct horse battery"}).url == reverse(
+        "databases"
+    )
     assert client.get(reverse("databases")).status_code == 200
     client.post(reverse("sign-out"))
     assert client.get(reverse("databases")).status_code == 302
@@ -36,7 +38,10 @@ def test_the_three_groups_exist_after_migrating(db):
 
 def test_preferences_are_kept_and_judged(sign_in, people):
     client = sign_in("Viewer")
-    assert "not a time zone" in client.post(reverse("preferences"), {"time_zone": "Mars/Base", "theme": "dark"}).content.decode()
+    assert (
+        "not a time zone"
+        in client.post(reverse("preferences"), {"time_zone": "Mars/Base", "theme": "dark"}).content.decode()
+    )
     client.post(reverse("preferences"), {"time_zone": "America/New_York", "theme": "dark"})
     assert User.objects.filter(username="viewer", time_zone="America/New_York", theme="dark").exists()
     assert 'data-bs-theme="dark"' in client.get(reverse("events")).content.decode()
