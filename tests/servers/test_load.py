@@ -185,10 +185,10 @@ def test_the_mysql_client_alone_can_put_a_backup_back(flavour: str, request: Any
     for schema in manifest.schemas:
         run_client(target, sql_of(archive, schema.create))
     run_client(target, "\n".join(load_statements(archive, manifest, tmp_path)).encode())
-    for force in ((), ("--force",)):
+    for _ in range(2):  # an object may need one of a later schema
         for schema in manifest.schemas:
             if schema.finish:
-                run_client(target, sql_of(archive, schema.finish), *force, check=False)
+                run_client(target, sql_of(archive, schema.finish), "--force", check=False)
     assert compare(dump_all(source.connect()), dump_all(target.connect())) == []
 
 
