@@ -33,7 +33,7 @@ class Packets:
         self.sock = sock
         self.buffer = memoryview(bytearray(BLOCK))
         self.at = self.end = 0
-        self.parts: list[bytes] = []
+        self.long = bytearray()  # of a payload that comes in several packets
 
     def receive(self, timeout: float) -> bool:
         """Wait at most so many seconds for more; False if none came, Transient if the connection is gone."""
@@ -67,12 +67,11 @@ class Packets:
                 return
             self.at = start + size
             packet = buffer[start : start + size]
-            if size == LONGEST or self.parts:
-                self.parts.append(bytes(packet))
+            if size == LONGEST or self.long:
+                self.long += packet
                 if size == LONGEST:
                     continue
-                packet = memoryview(b"".join(self.parts))
-                self.parts = []
+                packet, self.long = memoryview(self.long), bytearray()
             yield packet
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from backups.engine.errors import Corrupt, EngineError, Gap, LeaseLost, Stopped, Transient
 from backups.engine.mysql import continuity, dump, events, server
@@ -284,7 +285,12 @@ class Cutter:
             self._reset(b"")
         if event.type in events.GTIDS:
             self.began = self.reader.place
-        done = self._append(event)
+        if self.began and len(self.data) - self.whole + event.size > LARGE:
+            yield from self._cut()
+            yield from self._large(event)
+            return
+        done = self._note(event)
+        self.data += event.raw
         if done:
             if not self.transactions:
                 self.opened = time.monotonic()
@@ -293,16 +299,11 @@ class Cutter:
             self.whole = len(self.data)
             if self.whole >= self.max_bytes:
                 yield from self._cut()
-        elif len(self.data) - self.whole > LARGE:
-            yield from self._cut()
-            yield from self._large()
 
-    def _append(self, event: Event) -> Transaction | None:
-        """Take the event's bytes, and note its transaction if it ends one."""
-        reader = self.reader
-        done = reader.group(event, len(self.data))
-        self.data += event.raw
-        reader.step(event)
+    def _note(self, event: Event) -> Transaction | None:
+        """Go on behind this event, which is about to be kept; its transaction, if it ends one."""
+        done = self.reader.group(event, len(self.data))
+        self.reader.step(event)
         if done:
             self.began = None
             if self.gtids is not None:
@@ -327,26 +328,30 @@ class Cutter:
             self.end = chunk.end
             yield chunk
 
-    def _large(self) -> Iterator[Chunk]:
-        """The open transaction as a chunk of its own, handed on while it comes."""
+    def _large(self, event: Event) -> Iterator[Chunk]:
+        """The open transaction, which goes on with `event`, as a chunk of its own, handed on while it comes."""
         chunk = Chunk(self.end, (), exact_times=self._exact())
-        chunk.payload = self._stream(chunk)
+        chunk.payload = self._stream(chunk, event)
         yield chunk
         if not chunk.transactions:
             raise RuntimeError("The chunk of a large transaction was not used up.")
         self.end = chunk.end
         self._reset(b"")
 
-    def _stream(self, chunk: Chunk) -> Iterator[bytes]:
-        for event in self.source:
+    def _stream(self, chunk: Chunk, first: Event) -> Iterator[bytes]:
+        for event in chain([first], self.source):
             if event is None:
                 self._obey()
                 continue
-            done = self._append(event)
-            if done or len(self.data) >= PIECE:
-                yield bytes(self.data)
-                self.data.clear()
+            done = self._note(event)
+            if len(self.data) + event.size >= PIECE:
+                yield from _pieces(self.data)
+                yield from _pieces(event.raw)  # not copied first: it may have a gigabyte
+                self.data = bytearray()
+            else:
+                self.data += event.raw
             if done:
+                yield from _pieces(self.data)
                 chunk.end = self._position()
                 chunk.transactions.append(done)
                 return
@@ -363,7 +368,7 @@ class Cutter:
         return self.reader.identity.flavour == "mysql"
 
 
-def _pieces(data: bytearray) -> Iterator[bytes]:
-    with memoryview(data) as view:
-        for at in range(0, len(view), PIECE):
-            yield bytes(view[at : at + PIECE])
+def _pieces(data: bytearray | memoryview) -> Iterator[bytes]:
+    view = memoryview(data)
+    for at in range(0, len(view), PIECE):
+        yield bytes(view[at : at + PIECE])
