@@ -66,7 +66,11 @@ class Manage:
             argv = [sys.executable, *arguments]
             process = subprocess.Popen(argv, env=self.environment, stdout=log, stderr=log, start_new_session=True)
         self.started[name] = process
-        (self.folder / f"{name}.pid").write_text(str(process.pid))
+        self.remember(name, process.pid)
+
+    def remember(self, name: str, pid: int) -> None:
+        """So that a later run can end it where this one was killed."""
+        (self.folder / f"{name}.pid").write_text(str(pid))
 
     def check_alive(self) -> None:
         for name, process in self.started.items():
@@ -98,6 +102,6 @@ class Manage:
 
     def _ours(self, pid: int) -> bool:
         try:
-            return f"EVEREST_DATA={self.folder}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+            return str(self.folder).encode() in Path(f"/proc/{pid}/environ").read_bytes()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             return False

@@ -69,6 +69,11 @@ class S3:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self.process, "the emulator is not running"
+        return self.process.pid
+
     def client(self) -> Any:
         """A boto3 client of the account."""
         keys = {"aws_access_key_id": self.access_key, "aws_secret_access_key": self.secret_key}

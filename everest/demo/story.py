@@ -107,7 +107,8 @@ class Story:
             (FOLDER / "storages" / "shelf").mkdir(parents=True)
             self.manage("add_storage", "shelf", "--type=local", "--bucket=shelf")
             return
-        self.s3 = s3.start(say=say)
+        self.s3 = s3.start(FOLDER / "s3", say)
+        self.manage.remember("s3", self.s3.pid)
         place = (f"--bucket={self.s3.new_bucket()}", f"--region={self.s3.region}", f"--endpoint={self.s3.endpoint}")
         keys = {"EVEREST_STORAGE_ACCESS_KEY": self.s3.access_key, "EVEREST_STORAGE_SECRET_KEY": self.s3.secret_key}
         self.manage("add_storage", "shelf", *place, "--path-style", **keys)
