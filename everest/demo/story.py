@@ -212,7 +212,8 @@ def main() -> int:
     if servers.listening(options.port):
         say(f"Port {options.port} is taken. Choose another: make demo PORT={options.port + 1}")
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, signal.default_int_handler)
     story, began = Story(options.storage, options.port), time.monotonic()
     try:
         story.tell()
