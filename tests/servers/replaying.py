@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from backups.engine.mysql import server as engine_server
+from backups.engine.mysql import target
 from backups.engine.mysql.replay import ReplayResult, replay
 from backups.engine.mysql.server import ServerConfig
 from backups.engine.mysql.stream import capture
 from backups.engine.types import Chunk, DataRef, Position, Quiet, SliceIndex
+from everest.demo.compare import Ask, quoted, user_schemas
 from everest.demo.servers import Server
 from tests.helpers import dump_all, source_config, target_config
 
@@ -29,6 +31,13 @@ def execute(server: Server, *statements: str | bytes, **settings: Any) -> None:
             else:
                 with connection.cursor() as cursor:
                     cursor.execute(statement)
+
+
+def clean_schemas(connection: Any) -> None:
+    ask = Ask(connection)
+    ask("SET sql_log_bin = 0")
+    for schema in user_schemas(ask):
+        ask(f"DROP DATABASE {quoted(schema)}")
 
 
 class Slices:
@@ -92,18 +101,20 @@ class Pair:
         config = options.pop("config", None) or target_config(self.target)
         with self.source.connect() as connection:
             zone = engine_server.identify(connection).system_time_zone
-        return replay(
-            config,
-            self.slices,
-            start=self.start,
-            stop=stop or end,
-            run=options.pop("run", Quiet()),
-            system_time_zone=zone,
-            **options,
-        )
+        before = target.prepare(config, lambda _: None)
+        try:
+            return replay(
+                config,
+                self.slices,
+                start=self.start,
+                stop=stop or end,
+                run=options.pop("run", Quiet()),
+                system_time_zone=zone,
+                **options,
+            )
+        finally:
+            target.put_back(config, before)
 
     def dumps(self) -> tuple[Any, Any]:
         with self.source.connect() as first, self.target.connect() as second:
             return dump_all(first), dump_all(second)
-
-

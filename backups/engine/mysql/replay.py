@@ -7,6 +7,7 @@ steps (steps.py), steps are done on the target (applier.py).
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from backups.engine.errors import Corrupt, EngineError
@@ -58,8 +59,10 @@ def replay(
     Refused where the target cannot do it, Transient, and Stopped; the target is then somewhere in between.
     """
     window = Window(start, stop)
-    with Applier(config, run, system_time_zone=system_time_zone, total=total) as applier:
-        steps = Steps(applier.largest)
+    with (
+        Applier(config, run, system_time_zone=system_time_zone, total=total) as applier,
+        closing(Steps(applier.largest)) as steps,
+    ):
         for step in decode(slices, window, steps):
             applier.take(step)
         applier.finish()

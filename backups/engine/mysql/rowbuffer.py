@@ -67,17 +67,14 @@ class RowBuffer:
             self._ended()
 
     def end_statement(self) -> None:
-        """The statement under way ends here although its last event is left out."""
+        """The statement under way, if there is one, ends here although its last event is left out."""
+        if not self._maps:
+            return
         if self._has_rows:
             self._parts[-1] = with_statement_end(self._parts[-1])
         else:
             self._cut(self._start)
         self._ended()
-
-    def close(self) -> None:
-        """No more of the statement under way comes, if there is one."""
-        if self._maps:
-            self.end_statement()
 
     def take(self) -> bytes:
         """All there is, as whole statements; of a statement under way the table maps stay for what is to come."""

@@ -75,7 +75,7 @@ _STATUS_NUMBERS = {
     9: ("table_map_for_update", 8), 10: ("source_data_written", 4), 13: ("microseconds", 3),
     16: ("explicit_defaults_for_timestamp", 1), 17: ("ddl_xid", 8), 18: ("default_collation_for_utf8mb4", 2),
     19: ("sql_require_primary_key", 1), 20: ("default_table_encryption", 1), 128: ("hrnow", 3), 129: ("xid", 8),
-    130: ("gtid_flags", 2), 21: ("enable_cascade_triggers", 1),
+    21: ("enable_cascade_triggers", 1),
 }  # fmt: skip
 
 
@@ -113,6 +113,14 @@ def _until_zero(cursor: Cursor) -> str:
     return text
 
 
+def _alter_phase(cursor: Cursor) -> int:
+    """MariaDB's ALTER TABLE in two phases: 2 started, 4 committed, 8 rolled back; these say which start they end."""
+    phase = cursor.number(1)
+    if phase & (4 | 8):
+        cursor.take(8)
+    return phase
+
+
 _STATUS_READERS: dict[int, tuple[str, Callable[[Cursor], Any]]] = {
     2: ("catalog", _old_catalog),
     3: ("auto_increment", lambda cursor: (cursor.number(2), cursor.number(2))),
@@ -121,6 +129,7 @@ _STATUS_READERS: dict[int, tuple[str, Callable[[Cursor], Any]]] = {
     6: ("catalog", Cursor.text),
     11: ("invoker", lambda cursor: (cursor.text(), cursor.text())),
     12: ("updated_schemas", _schemas),
+    130: ("gtid_flags", _alter_phase),
     131: (
         "character_set_collations",
         lambda cursor: tuple((cursor.number(2), cursor.number(2)) for _ in range(cursor.number(1))),

@@ -119,6 +119,8 @@ class Held:
             timestamp, kind, server_id, size, log_pos, flags = HEADER.unpack_from(head, 1)
             raw = memoryview(head[1:] + self._file.read(size - HEADER_SIZE))
             yield Event(kind, timestamp, server_id, size, log_pos, flags, raw, head[0])
+
+    def close(self) -> None:
         self._file.close()
 
 
@@ -168,6 +170,13 @@ class Steps:
         """What is still gathered."""
         yield from self._flush()
 
+    def close(self) -> None:
+        """Give up what is held: branches that were not committed, and what an error left behind."""
+        for branch in (*self.seen.prepared.values(), *([self._branch] if self._branch else [])):
+            branch.close()
+        for file in self._files.values():
+            file.close()
+
     def _plain(self, events: Iterable[Event]) -> Iterator[Event]:
         """Without wrapping, each with a checksum or none as the format description says."""
         assert self._format is not None
@@ -204,8 +213,9 @@ class Steps:
     def _rare(self, event: Event) -> Iterator[Step]:
         if event.type in (ev.BEGIN_LOAD_QUERY, ev.APPEND_BLOCK):
             number = int.from_bytes(event.body[:4], "little")
-            file = self._files.setdefault(number, _temporary())
-            file.write(event.body[4:])
+            if number not in self._files:
+                self._files[number] = _temporary()
+            self._files[number].write(event.body[4:])
         elif event.type == ev.EXECUTE_LOAD_QUERY:
             yield from self._load(event, load_query(event))
         elif event.type == ev.INCIDENT:
@@ -303,8 +313,8 @@ class Steps:
         key = name.replace(b" ", b"").decode()
         if verb in (b"START", b"BEGIN"):
             self._branch = Held(self.place)
-        elif verb == b"ROLLBACK":
-            self.seen.prepared.pop(key, None)
+        elif verb == b"ROLLBACK" and key in self.seen.prepared:
+            self.seen.prepared.pop(key).close()
         elif verb == b"COMMIT":
             if key not in self.seen.prepared:
                 raise Refused(
@@ -332,13 +342,14 @@ class Steps:
             if event.trailer != self._format.trailer:
                 event = with_checksum(event.type, event, event.body, self._format.trailer)
             yield from self._event(event)
+        branch.close()
         yield from self._close(b"COMMIT")
 
     # Where target transactions begin and end
 
     def _close(self, sql: bytes) -> Iterator[Step]:
         """COMMIT or ROLLBACK of the transaction under way."""
-        self._own.close()
+        self._own.end_statement()
         if self._open or (self._own and sql == b"ROLLBACK"):
             yield from self._in_place()
             yield Control(sql, self.place)

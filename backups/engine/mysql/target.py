@@ -38,6 +38,7 @@ WANTED = {
     "slave_run_triggers_for_rbr": "NO",
     "slave_exec_mode": "STRICT",
 }
+PATIENCE_SECONDS = 30
 _PUT_BACK_LAST = ("read_only", "super_read_only")
 _AS_GOOD = {"event_scheduler": ("DISABLED",)}  # cannot be changed, and need not be
 
@@ -157,6 +158,8 @@ def prepare(config: ServerConfig, remember: Callable[[dict[str, str]], None]) ->
                 if name in found and found[name] not in (wanted, *_AS_GOOD.get(name, ()))
             }
             remember(dict(before))
+            # read_only waits for LOCK TABLES and running commits of others, and holds up everybody behind it.
+            rows(connection, f"SET SESSION lock_wait_timeout = {PATIENCE_SECONDS}")
             for name in before:
                 _set(connection, name, WANTED[name])
         except pymysql.MySQLError as error:
