@@ -170,9 +170,7 @@ class Archive:
         prefix = layout.index_prefix(self.database, timeline, level)
         start = layout.index(self.database, timeline, level, after) if after >= 0 else ""
         with told(prefix):
-            for info in _listing(self.store, prefix, start):
-                if layout.parse(info.key):
-                    yield info.key
+            yield from (info.key for info in _listing(self.store, prefix, start) if layout.parse(info.key))
 
     def last_slice(self, timeline: str) -> SliceIndex | None:
         """The newest slice, from the bucket alone.
@@ -237,10 +235,13 @@ class Archive:
         wanted = takewhile(lambda pair: pair[1] <= max(sequences), numbered)
         return [key for key, sequence in wanted if sequence in sequences]
 
-    def _keys(self, prefix: str) -> Iterator[str]:
+    def objects(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Everything of this database below a prefix, by default all of it."""
         with told(prefix):
-            for info in _listing(self.store, prefix):
-                yield info.key
+            yield from _listing(self.store, prefix or layout.database_prefix(self.database))
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        return (info.key for info in self.objects(prefix))
 
     def _delete(self, keys: Iterable[str]) -> None:
         with told("objects that were given up"):

@@ -227,6 +227,13 @@ class TestLastSlice:
         found = archive.last_slice(TIMELINE)
         assert (found.sequence if found else None) == (first + count - 1 if count else None)
 
+    def test_in_a_young_timeline_three_listings_do(self, archive, store):
+        for sequence in range(5):
+            archive.write_slice(histories.index(sequence, [1], sequence))
+        store.calls.clear()
+        assert archive.last_slice(TIMELINE).sequence == 4
+        assert [action for action, _ in store.calls].count("list") == 3
+
     def test_among_three_million_a_few_dozen_listings_do(self, archive, monkeypatch):
         asked = []
 
@@ -251,6 +258,12 @@ class TestGivingUp:
         assert set(store.objects) == kept
         deleted = [layout.parse(key).kind for action, key in store.calls if action == "delete"]
         assert deleted == ["index", "index", "slice data", "slice data"]
+
+    def test_what_lies_between_two_that_go_stays(self, archive, store):
+        for sequence in range(3):
+            archive.put_data(layout.slice_data(DATABASE, TIMELINE, 0, sequence), [b"rows"])
+        archive.give_up(slices=histories.points([histories.index(n, [1], n) for n in (0, 2)]))
+        assert [layout.parse(key).sequence for key in store.objects] == [1]
 
     def test_a_backup_goes_with_all_its_objects_and_no_other(self, archive, store):
         other = BACKUP.replace("b1", "b2")

@@ -1,7 +1,7 @@
 """Moments: from a time or a GTID to one exact transaction, reading no more indexes than needed."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backups.engine.errors import NotCovered
@@ -150,6 +150,7 @@ class TestReading:
         assert shown(log.ask(before_gtid, "gtid:700")) == (699, 699, 700)
         assert set(log.load.read) <= {0, 698, 699}
 
+    @example([[100, 200], [0], [1000, 1100, 1200, 1300]], False, 500, 0)  # 0 is out of place: it counts as 1000
     @given(
         st.lists(st.lists(st.integers(0, 2000), max_size=8), max_size=8),
         st.booleans(),

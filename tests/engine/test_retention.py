@@ -1,5 +1,6 @@
 """Retention: no kept restore point loses what it needs, nothing that nobody needs stays for ever."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -57,6 +58,10 @@ class TestSlices:
         assert self.spare() == [5, 10, 15]
         assert self.spare(open_timelines=()) == [5, 10, 15, 20]
 
+    def test_nothing_goes_from_behind_a_slice_that_stays(self):
+        odd = [replace(point, end=at(99)) if point.sequence == 1 else point for point in SLICES]
+        assert self.spare(backup("a", 16), slices=odd) == [5]
+
     def test_timelines_do_not_keep_each_other(self):
         assert self.spare(backup("a", 0, timeline=OTHER_TIMELINE), open_timelines=()) == [5, 10, 15, 20]
 
@@ -76,6 +81,7 @@ class TestDecide:
         backups = [backup("a", 2), backup("b", 12)]
         assert self.decide(backups, unwanted=["a"], busy=["a"]) == ([], [])
         assert self.decide(backups, unwanted=["a"], busy=[TIMELINE]) == ([], [])
+        assert self.decide([]) == ([], [5, 10, 15]) and self.decide([], busy=[TIMELINE]) == ([], [])
 
 
 @st.composite

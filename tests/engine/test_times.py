@@ -57,8 +57,13 @@ def test_idle_hours_stay():
 
 
 def test_statements_that_finish_out_of_order_before_idle_hours_stay():
-    times = seconds(*range(5), 9, 6, 7, *range(36_000, 36_012))
+    times = seconds(0, 9, 6, 7, *range(36_000, 36_012))
     assert alone(times) == times
+
+
+def test_a_minute_around_the_median_stays_however_the_rest_is_ordered():
+    times = seconds(500, 400, 300, 250, 120, 0, 1, 2, 3, 175, 100)
+    assert alone(times)[9] == times[9]
 
 
 def test_an_outlier_before_idle_hours_does_not_move_past_them():

@@ -136,6 +136,13 @@ def test_a_missing_front_is_noticed_only_where_a_backup_needs_it(archive, store)
     assert report(archive).problems == []
 
 
+def test_a_backup_from_before_shipping_began_needs_no_slices(archive, store):
+    for key in [key for key in store.objects if "/slices/" in key]:
+        del store.objects[key]
+    ship(archive, TIMELINE, chunks(3, 4), None, lambda index: None)
+    assert report(archive).problems == []
+
+
 def test_a_wrong_length_is_noticed(archive, monkeypatch):
     monkeypatch.setattr(archive, "read_data", lambda ref: iter([b"too much of everything"] * 9))
     assert len(report(archive).problems) == 4
