@@ -75,6 +75,9 @@ class Packets:
             yield packet
 
 
+REPORTED = b"everest"  # the host that a server lists Everest's own sessions under, among its replicas
+
+
 def replica_id(replica_uuid: str, other_than: int) -> int:
     """The server id that goes with a replica's uuid: always the same, and not the source's."""
     number = int.from_bytes(hashlib.sha256(replica_uuid.encode()).digest()[:4], "little") | 1 << 31
@@ -88,7 +91,8 @@ def start(
     own = int(server.value(connection, "SELECT @@global.server_id"))
     number = replica_id(replica_uuid, own)
     _prepare(connection, replica_uuid)
-    command(connection, _REGISTER, struct.pack("<IBBBHII", number, 0, 0, 0, 0, 0, 0))
+    report = bytes([len(REPORTED)]) + REPORTED
+    command(connection, _REGISTER, struct.pack("<I", number) + report + struct.pack("<BBHII", 0, 0, 0, 0, 0))
     connection._read_ok_packet()
     flags = NON_BLOCKING if drain else 0
     gtids = position["gtids"]

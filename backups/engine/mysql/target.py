@@ -11,6 +11,7 @@ import pymysql
 
 from backups.engine.errors import Corrupt, Refused
 from backups.engine.manifest import Manifest
+from backups.engine.mysql.dump import REPORTED
 from backups.engine.mysql.schema import is_user
 from backups.engine.mysql.server import (
     NAMES,
@@ -66,7 +67,7 @@ def inspect(config: ServerConfig) -> TargetState:
             return TargetState(
                 identity,
                 tuple(_schemas(connection)),
-                bool(rows(connection, _statement(identity, "SHOW REPLICAS", "SHOW SLAVE HOSTS", (8, 0, 22)))),
+                _has_replicas(connection, identity),
                 _in_group(connection, identity),
                 _follows(connection, identity),
             )
@@ -80,6 +81,12 @@ def _schemas(connection: Connection) -> list[tuple[str, int]]:
         " LEFT JOIN information_schema.tables t ON t.table_schema = s.schema_name GROUP BY 1 ORDER BY 1"
     )
     return [(str(name), int(count)) for name, count in rows(connection, sql) if is_user(str(name))]
+
+
+def _has_replicas(connection: Connection, identity: Identity) -> bool:
+    """Everest's own sessions, which read the log as replicas do, are none."""
+    listed = rows(connection, _statement(identity, "SHOW REPLICAS", "SHOW SLAVE HOSTS", (8, 0, 22)))
+    return any(host != REPORTED.decode() for _, host, *_ in listed)
 
 
 def _statement(identity: Identity, new: str, old: str, since: tuple[int, ...]) -> str:
