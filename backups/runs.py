@@ -209,7 +209,8 @@ def _over(row: Restore, state: str, error: str) -> None:
     last = row.target.timelines.order_by("number").last()
     half_done = row.touched and state != Restore.SUCCEEDED
     if last and last.ended_at and last.end_reason == Timeline.RESTORE and not half_done:
-        storage = row.target.pitr_storage or last.backups.order_by("created_at").last().storage
+        before = last.backups.order_by("created_at").last()
+        storage = row.target.pitr_storage or (before and before.storage)
         row.target.backup_now(storage=storage, who=f"restore {row.pk}")
 
 

@@ -34,6 +34,7 @@ log = logging.getLogger("everest.worker")
 QUEUES = (Job.SHORT, Job.LONG, Job.RESTORE)
 WORKER = "EVEREST_WORKER"  # environment of clusters: which worker started them, as "pid:start time"
 CANARIES = 6  # in the time of silence that a cluster is allowed
+START = 30  # seconds more that a cluster is given to take its first task
 PILE = 10  # doorbells that lie unheard: one more tells nothing
 
 
@@ -66,13 +67,14 @@ class Cluster:
         return self.process.poll() is None
 
     def heard(self) -> datetime:
-        """The newest sign that it works: a task it took, a Job or a lease that it keeps alive."""
+        """The newest sign that it works: a task it took, a Job or a lease that it keeps, for a while its start."""
         lease = timedelta(seconds=settings.EVEREST_LEASE_SECONDS)
         state = WorkerState.objects.filter(name=f"cluster {self.token}").first()
         mine = {"owner__startswith": self.token, "state": Job.RUNNING}
         beaten = Job.objects.filter(**mine).aggregate(at=Max("heartbeat"))["at"]
         leased = Database.objects.filter(ship_owner__startswith=self.token).aggregate(at=Max("ship_lease_until"))["at"]
-        signs = [self.started, state and state.seen_at, beaten, leased and leased - lease]
+        started = self.started if state else self.started + timedelta(seconds=START)
+        signs = [started, state and state.seen_at, beaten, leased and leased - lease]
         return max(sign for sign in signs if sign)
 
     def ask_to_stop(self) -> None:

@@ -143,6 +143,21 @@ class Job(models.Model):
         self.refresh_from_db()
         return bool(waiting or asked)
 
+    def waits_for(self):
+        """Why it has not started yet; "" once it has."""
+        from backups.queue import workers_seen
+
+        if self.state != self.PENDING:
+            return ""
+        if not workers_seen():
+            return "No worker has been seen for three minutes: start `manage.py worker`."
+        if self.log:
+            return self.log.strip().rpartition("\n")[2]
+        running = Job.objects.filter(queue=self.queue, state=self.RUNNING).select_related("database")
+        if not running:
+            return "It starts in a moment."
+        return "It waits for a worker: " + ", ".join(f"{job} of {job.database}" for job in running) + " is running."
+
     def settle_subject(self, state, error):
         """Carry the Job's end over to the Backup or Restore that it worked on."""
         if self.kind == self.BACKUP and self.backup:

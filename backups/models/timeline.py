@@ -82,6 +82,7 @@ class Timeline(models.Model):
         before it, except where that one belongs to another server.
         """
         with transaction.atomic():
+            type(database).objects.select_for_update().get(pk=database.pk)  # of two backups that begin, one opens it
             timelines = cls.objects.filter(database=database)
             if (found := timelines.filter(ended_at=None).first()) is None:
                 last = timelines.order_by("number").last()
