@@ -7,7 +7,7 @@ predecessor's index is: whatever breaks, what is in the bucket is one gapless ru
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Semaphore
 
@@ -40,6 +40,8 @@ def ship(
         for chunk in chunks:
             shipment.take(chunk)
     finally:
+        if isinstance(chunks, Generator):
+            chunks.close()  # lets go of the server before waiting for the store
         newest = shipment.finish()
     return newest
 
@@ -85,6 +87,8 @@ class _Shipment:
         """Send one chunk on its way, waiting while too many are; raise what stopped an earlier one."""
         self._continues(chunk)
         data = None if chunk.end else self._upload(chunk, self._sequence)
+        if not chunk.end:
+            raise ValueError("a chunk that was used up does not say where it ends")
         self._slots.acquire()
         if self._newest.done():
             self._newest.result()

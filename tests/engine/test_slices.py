@@ -237,6 +237,37 @@ def test_a_huge_transaction_that_breaks_off_leaves_the_slices_before_it(archive,
     assert len(store.objects) == 2
 
 
+def test_a_chunk_that_does_not_say_where_it_ends_is_no_slice(archive):
+    with pytest.raises(ValueError, match="where it ends"):
+        ship(archive, TIMELINE, [Chunk(at(0), payload(1))], None, lambda index: None)
+    assert_one_run(archive, 0)
+
+
+def test_the_server_is_let_go_of_before_the_store_is_waited_for(archive, store):
+    closed, released = threading.Event(), threading.Event()
+
+    def captured():
+        try:
+            yield chunk(1)
+            yield chunk(3)
+        finally:
+            closed.set()
+
+    def before(action, key):
+        if action == "upload":
+            released.wait(5)
+            assert closed.is_set()
+
+    store.before = before
+    releasing = threading.Thread(target=lambda: closed.wait(5) and released.set())
+    releasing.start()
+    with pytest.raises(Refused) as caught:
+        ship(archive, TIMELINE, captured(), None, lambda index: None)
+    releasing.join()
+    assert caught and closed.is_set()
+    assert_one_run(archive, 1)
+
+
 def test_an_error_of_on_slice_ends_the_run_and_keeps_the_slice(archive):
     with pytest.raises(ZeroDivisionError):
         ship(archive, TIMELINE, chunks(1, 4), None, lambda index: 1 // 0)
