@@ -33,9 +33,9 @@ def select(connection: Connection, sql: str, poll: Callable[[], None]) -> Iterat
     packets = _Packets(connection, poll)
     packets.skip_header()
     while True:
-        rows, done = packets.rows()
+        rows, nulls, done = packets.rows()
         if rows:
-            yield _lines(rows), len(rows)
+            yield _lines(rows, nulls), len(rows)
         if done:
             return
 
@@ -59,9 +59,10 @@ class _Packets:
         while not _is_end(self._payload()):
             pass
 
-    def rows(self) -> tuple[list[list[bytes]], bool]:
-        """All whole rows at hand (at least one, or the end), as lists of fields."""
+    def rows(self) -> tuple[list[list[bytes]], int, bool]:
+        """All whole rows at hand (at least one, or the end) as lists of fields, how many are NULL, and if it ended."""
         found: list[list[bytes]] = []
+        nulls = 0
         self._need(4)
         data, at, end = self.data, self.at, len(self.data)
         while at + 4 <= end:
@@ -74,7 +75,7 @@ class _Packets:
                 self.at = stop
                 if first == 0xFF:
                     pymysql.err.raise_mysql_exception(data[start:stop])
-                return found, True
+                return found, nulls, True
             # The hot loop: in line, since a call per row would cost as much as the row.
             fields: list[bytes] = []
             at = start
@@ -86,6 +87,7 @@ class _Packets:
                     at += size
                 elif size == 251:
                     fields.append(NULL)
+                    nulls += 1
                 else:
                     width = 2 if size == 252 else 3 if size == 253 else 8
                     size = int.from_bytes(data[at : at + width], "little")
@@ -95,13 +97,16 @@ class _Packets:
             found.append(fields)
         self.at = at
         # Nothing whole at hand: one large row, or one that is cut by the end of what was received.
-        return (found, False) if found else self._one_row()
+        return (found, nulls, False) if found else self._one_row()
 
-    def _one_row(self) -> tuple[list[list[bytes]], bool]:
+    def _one_row(self) -> tuple[list[list[bytes]], int, bool]:
         payload = self._payload()
         if payload[0] == 0xFF:
             pymysql.err.raise_mysql_exception(payload)
-        return ([], True) if _is_end(payload) else ([_fields(payload)], False)
+        if _is_end(payload):
+            return [], 0, True
+        row = _fields(payload)
+        return [row], sum(field is NULL for field in row), False
 
     def _payload(self) -> bytes:
         """One payload, of as many packets as it takes."""
@@ -162,11 +167,11 @@ def _fields(payload: bytes) -> list[bytes]:
     return fields
 
 
-def _lines(rows: Sequence[Sequence[bytes]]) -> bytes:
+def _lines(rows: Sequence[Sequence[bytes]], nulls: int) -> bytes:
     """Rows as lines.  Joined first and looked at as a whole: most blocks hold nothing to escape."""
     block = b"\n".join(map(b"\t".join, rows)) + b"\n"
     tabs = (len(rows[0]) - 1) * len(rows)
-    if b"\\" not in block and block.count(b"\t") == tabs and block.count(b"\n") == len(rows):
+    if block.count(b"\\") == nulls and block.count(b"\t") == tabs and block.count(b"\n") == len(rows):
         return block
     return b"\n".join(map(b"\t".join, zip(*map(_escaped, zip(*rows, strict=True)), strict=True))) + b"\n"
 
