@@ -33,6 +33,7 @@ class Wire:
 
     def __init__(self, data: bytes, sizes: random.Random) -> None:
         self.data = data
+        self.at = 0
         self.sizes = sizes
         self._sock = self
 
@@ -44,8 +45,8 @@ class Wire:
 
     def recv(self, size: int) -> bytes:
         size = min(size, self.sizes.choice([1, 3, 100, 5000, 100_000]))
-        piece, self.data = self.data[:size], self.data[size:]
-        return piece
+        self.at += size
+        return self.data[self.at - size : self.at]
 
 
 def packet(payload: bytes) -> bytes:
