@@ -144,7 +144,12 @@ def job(request, pk):
 
 @needs(VIEWER)
 def job_part(request, pk):
-    return render(request, "backups/_job.html", {"job": get_object_or_404(Job, pk=pk)})
+    """The polled panel of one Job; once it is over, the page around it is loaded anew, as more has changed."""
+    job = get_object_or_404(Job, pk=pk)
+    response = render(request, "backups/_job.html", {"job": job})
+    if job.state not in Job.OPEN:
+        response["HX-Refresh"] = "true"
+    return response
 
 
 @require_POST

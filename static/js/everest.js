@@ -37,6 +37,18 @@
     document.querySelectorAll("button[data-busy]:disabled").forEach((button) => (button.disabled = false))
   );
 
+  // A log that is polled stays where it was scrolled to, or at its end.
+  let scrolled = null;
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const log = event.detail.target.querySelector("pre.log");
+    scrolled = log && { id: log.id, top: log.scrollTop, end: log.scrollTop + log.clientHeight >= log.scrollHeight - 4 };
+  });
+  document.addEventListener("htmx:afterSettle", () => {
+    const log = scrolled && document.getElementById(scrolled.id);
+    if (log) log.scrollTop = scrolled.end ? log.scrollHeight : scrolled.top;
+    scrolled = null;
+  });
+
   // Fields that matter only for one choice of another: data-when="id_type=s3" (several values by commas).
   const showFields = () =>
     document.querySelectorAll("[data-when]").forEach((part) => {
