@@ -11,9 +11,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 from backups.engine.errors import NotCovered
 from backups.engine.types import BackupPoint, Plan, Position, SlicePoint
+
+NEAR = 21  # slices
 
 AtOrBefore = Callable[[Position, Position], bool]
 
@@ -101,7 +104,13 @@ def _within(position: Position, known: Range, at_or_before: AtOrBefore) -> bool:
 
 
 def _last_us(run: Sequence[SlicePoint]) -> int:
-    return next((point.last_us for point in reversed(run) if point.count), 0)
+    """The largest commit time near the end; a clock that may be set at will is not believed past the writing."""
+    near = islice((point for point in reversed(run) if point.count), NEAR)
+    return max((_believed_us(point) for point in near), default=0)
+
+
+def _believed_us(point: SlicePoint) -> int:
+    return point.last_us if point.exact_times or not point.written_us else min(point.last_us, point.written_us)
 
 
 def _choose(

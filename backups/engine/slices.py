@@ -64,6 +64,7 @@ def point(index: SliceIndex, storage: str = "") -> SlicePoint:
         raw_size=index.raw_size,
         exact_times=index.exact_times,
         storage=storage,
+        written_us=index.written_us,
     )
 
 

@@ -119,6 +119,7 @@ class SlicePoint:
     """A slice as plan and retention see it: everything but its transactions.
 
     first_us, last_us: smallest and largest recorded commit time in it (0 and 0 where it holds none).
+    written_us: when it was committed, by the worker's clock, 0 where that is not known.
     """
 
     key: str
@@ -135,6 +136,7 @@ class SlicePoint:
     raw_size: int
     exact_times: bool = True
     storage: str = ""
+    written_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,4 +205,5 @@ class Slice(models.Model):
             raw_size=self.raw_size,
             exact_times=self.exact_times,
             storage=self.storage.name,
+            written_us=to_us(self.written_at),
         )

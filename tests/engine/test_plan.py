@@ -164,6 +164,18 @@ def test_what_ranges_promise_a_plan_keeps():
         assert plan(backups, SLICES, one.last, at_or_before)
 
 
+def test_a_time_set_into_the_future_does_not_stretch_the_range():
+    made = points(history([[1 * SECOND], [10**9 * SECOND], []], exact=False))
+    made = [replace(point, written_us=5 * SECOND) for point in made]
+    [found] = ranges([backup("a", 0)], made, at_or_before)
+    assert found.last_us == 5 * SECOND
+
+
+def test_a_time_set_into_the_past_does_not_shorten_it():
+    [found] = ranges([backup("a", 0)], points(history([[9 * SECOND], [1]], exact=False)), at_or_before)
+    assert found.last_us == 9 * SECOND
+
+
 def test_no_backup_no_range():
     assert ranges([], SLICES, at_or_before) == []
     assert run_from(SLICES[2:], at(3), at_or_before) == []
