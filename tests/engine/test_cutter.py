@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from backups.engine.errors import Corrupt, EngineError, Gap, Transient
-from backups.engine.mysql import events
+from backups.engine.mysql import continuity, events
 from backups.engine.mysql.dump import Packets
 from backups.engine.mysql.server import Identity
 from backups.engine.mysql.stream import Cutter, Reader
@@ -110,3 +110,14 @@ def test_positions_go_on_beyond_four_gibibytes():
     raw = memoryview(events.HEADER.pack(0, 250, 7, 100, 50, 0) + bytes(81))
     reader.step(events.parse(raw, 0))
     assert reader.pos == (1 << 32) + 50
+
+
+def test_a_position_that_the_request_has_no_room_for_is_the_next_files_beginning(monkeypatch):
+    far = {"file": "binlog.000001", "pos": 5 << 30}
+    files = {"binlog.000001": (5 << 30) + 44, "binlog.000002": 900}
+    monkeypatch.setattr(continuity, "_files", lambda connection: files)
+    assert continuity.reachable(None, far) == ("binlog.000002", 4)
+    assert continuity.reachable(None, far | {"pos": 99}) == ("binlog.000001", 99)
+    files["binlog.000001"] += 5000
+    with pytest.raises(Gap, match="4 GiB"):
+        continuity.reachable(None, far)

@@ -141,3 +141,26 @@ def another_file(start: Position) -> Gap:
         meaning=f"The binlog was reset or lost its end. {_NEW_TIMELINE}",
         next_step=_TAKE_BACKUP,
     )
+
+
+ROTATE_BYTES = 512  # more than a ROTATE event ever has
+
+
+def reachable(connection: pymysql.Connection[Any], start: Position) -> tuple[str, int]:
+    """File and position to ask for without GTIDs.
+
+    The request has 32 bits for a position.  A log file is only larger where one transaction made it so, and ends
+    right after that one: what follows begins in the next file.
+    """
+    if start["pos"] < 1 << 32:
+        return start["file"], start["pos"]
+    files = _files(connection)
+    names = list(files)
+    following = names[names.index(start["file"]) + 1 :]
+    if following and files[start["file"]] - start["pos"] <= ROTATE_BYTES:
+        return following[0], 4
+    raise Gap(
+        f"The log after {start['file']}:{start['pos']} is out of reach: the protocol counts to 4 GiB without GTIDs.",
+        meaning=_NEW_TIMELINE,
+        next_step=f"Run FLUSH BINARY LOGS, then ship again; if that does not help: {_TAKE_BACKUP} Switch GTIDs on.",
+    )

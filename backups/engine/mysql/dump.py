@@ -14,7 +14,7 @@ from typing import Any
 import pymysql
 
 from backups.engine.errors import Corrupt, EngineError, Forked, Gap, LeaseLost, Transient
-from backups.engine.mysql import server
+from backups.engine.mysql import continuity, server
 from backups.engine.mysql.gtid import GtidSet
 from backups.engine.types import Position
 
@@ -103,7 +103,8 @@ def start(
         known = GtidSet.parse(gtids).encode()
         command(connection, _DUMP_GTID, struct.pack("<HIIQI", flags, number, 0, 4, len(known)) + known)
     else:
-        command(connection, _DUMP, struct.pack("<IHI", position["pos"], flags, number) + position["file"].encode())
+        file, pos = continuity.reachable(connection, position)
+        command(connection, _DUMP, struct.pack("<IHI", pos, flags, number) + file.encode())
 
 
 def _prepare(connection: pymysql.Connection[Any], replica_uuid: str) -> None:
