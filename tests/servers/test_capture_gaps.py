@@ -126,15 +126,35 @@ def test_another_server_is_refused(source, request):
     assert "another" in refused(other, source.position(), Forked)
 
 
-def test_a_failover_to_a_server_with_the_same_history_goes_on(own):
+@pytest.fixture
+def replica(own):
+    """A source and a real replica of it, and a function that waits until the replica has everything."""
     first, second = own("gtid"), own("second gtid")
-    start = first.position()
+    first.run("CREATE USER r@'%' IDENTIFIED BY 'r'", "GRANT REPLICATION SLAVE ON *.* TO r@'%'", "DROP TABLE t")
+    second.run("DROP DATABASE c")
     reset(second)
-    second.run(f"SET GLOBAL gtid_purged = '{start['gtids']}'", "INSERT INTO t VALUES (1), (2)")
-    got = second.drain(start)
+    for_source = f"SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {first.server.port}, SOURCE_AUTO_POSITION = 1"
+    second.run(f"CHANGE REPLICATION SOURCE TO {for_source}, SOURCE_USER = 'r', SOURCE_PASSWORD = 'r', SOURCE_SSL = 1")
+    second.run("START REPLICA")
+    yield first, second, lambda: wait_for(lambda: second.position()["gtids"] == first.position()["gtids"], 20)
+    second.run("STOP REPLICA", "RESET REPLICA ALL")
+
+
+def test_a_failover_to_a_replica_goes_on_with_the_sources_times(replica):
+    first, second, in_step = replica
+    start = first.position()
+    first.run("CREATE TABLE t (v INT)", "INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)")
+    in_step()
+    shipped, there = first.drain(start), second.drain(start)
+    assert transactions(shipped) and [(t.identity, t.time_us) for t in transactions(there)] == [
+        (t.identity, t.time_us) for t in transactions(shipped)
+    ]
+    second.run("INSERT INTO c.t VALUES (3), (4)")
+    got = second.drain(shipped[-1].chunk.end)
     assert [t.changes[0].inserts for t in transactions(got)] == [2]
+    assert got[0].chunk.start == shipped[-1].chunk.end
     assert got[-1].chunk.end["server"] != start["server"]
-    assert start["gtids"] in got[-1].chunk.end["gtids"]
+    assert shipped[-1].chunk.end["gtids"] in got[-1].chunk.end["gtids"]
 
 
 def test_gtids_that_were_switched_off_are_a_gap(own):
