@@ -10,7 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import pymysql
 import pytest
 
 from backups.engine.errors import Refused, Stopped, Transient
@@ -175,20 +174,24 @@ def sums(server: Server) -> tuple[Any, ...]:
 
 
 def test_ddl_waits_for_the_backup_and_writers_do_not(mysql_source: Server, tmp_path: Path) -> None:
+    """Not even the table that the waiting ALTER wants is kept from readers and writers."""
     script(mysql_source, BANK)
     config = source_config(mysql_source, tls="off")
+    altered = threading.Thread(target=script, args=(mysql_source, ["ALTER TABLE bank.transfers ADD COLUMN c INT"]))
 
-    class Writes(Told):
+    class Watches(Told):
         def progress(self, *step: Any, **more: Any) -> None:
             if not self.steps:
-                script(mysql_source, ["INSERT INTO bank.transfers (v) VALUES ('during')"])
-                with pytest.raises(pymysql.err.OperationalError, match="1205"):
-                    script(mysql_source, ["SET lock_wait_timeout = 1", "ALTER TABLE bank.a ADD COLUMN c INT"])
+                altered.start()
+                wait_for(lambda: running(mysql_source, "ALTER TABLE bank", "Waiting for backup lock"))
+                script(mysql_source, ["SET lock_wait_timeout = 1", "INSERT INTO bank.transfers (v) VALUES ('during')"])
+                self.waiting = running(mysql_source, "ALTER TABLE bank", "Waiting for backup lock")
             super().progress(*step, **more)
 
-    run = Writes()
+    run = Watches()
     manifest = back_up(config, archive_in(tmp_path), run=run)
-    assert run.steps and manifest.rows == 8
+    altered.join()
+    assert run.waiting and manifest.rows == 8
 
 
 @pytest.mark.parametrize(
@@ -274,11 +277,12 @@ def test_a_long_query_delays_the_backup_and_no_writer(
     assert 0.5 < max(waits) < 2.5
 
 
-def running(server: Server, text: str) -> bool:
+def running(server: Server, text: str, state: str = "%") -> bool:
     with server.connect() as connection, connection.cursor() as cursor:
         cursor.execute(
-            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE %s AND ID <> CONNECTION_ID()",
-            (f"%{text}%",),
+            "SELECT COUNT(*) FROM information_schema.PROCESSLIST"
+            " WHERE INFO LIKE %s AND STATE LIKE %s AND ID <> CONNECTION_ID()",
+            (f"%{text}%", state),
         )
         return bool(cursor.fetchone()[0])
 
@@ -325,14 +329,23 @@ def test_a_stop_ends_a_backup_and_leaves_no_manifest(flavour: str, request: Any,
     assert list(archive.manifests()) == []
 
 
-def test_counters_are_those_of_the_view(mysql_source: Server, mysql_target: Server, tmp_path: Path) -> None:
-    script(mysql_source, BANK)
-    script(mysql_source, ["INSERT INTO bank.transfers (v) VALUES ('a'), ('b'), ('c')", "DELETE FROM bank.transfers"])
+@FLAVOURS
+def test_counters_are_those_of_the_view(
+    flavour: str, request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids that were used and deleted between the reading of definitions and the view are not given out again."""
+    source, target = pair(request, flavour)
+    script(source, [*BANK, "INSERT INTO bank.transfers (v) VALUES ('a')"])
+
+    def last_moment(*_: Any) -> None:
+        script(source, ["INSERT INTO bank.transfers (v) VALUES ('b'), ('c')", "DELETE FROM bank.transfers"])
+
+    monkeypatch.setattr(view, "_wait_for_queries", last_moment)
     archive = archive_in(tmp_path)
-    manifest = back_up(source_config(mysql_source, tls="off"), archive)
-    put_back(target_config(mysql_target, tls="off"), mysql_target, archive, manifest)
-    script(mysql_target, ["INSERT INTO bank.transfers (v) VALUES ('d')"])
-    with mysql_target.connect() as connection, connection.cursor() as cursor:
+    manifest = back_up(source_config(source, tls="off"), archive)
+    put_back(target_config(target, tls="off"), target, archive, manifest)
+    script(target, ["INSERT INTO bank.transfers (v) VALUES ('d')"])
+    with target.connect() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT id FROM bank.transfers")
         assert cursor.fetchall() == ((4,),)
 
@@ -350,3 +363,13 @@ def test_the_position_is_the_set_of_executed_transactions(mysql_source: Server, 
     with mysql_source.connect() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT @@GLOBAL.gtid_executed")
         assert executed(manifest.position["gtids"]) == executed(cursor.fetchone()[0])
+
+
+@FLAVOURS
+def test_a_server_without_schemas_has_a_backup_too(flavour: str, request: Any, tmp_path: Path) -> None:
+    source, target = pair(request, flavour)
+    archive = archive_in(tmp_path)
+    manifest = back_up(source_config(source, tls="off"), archive)
+    script(target, ["CREATE DATABASE old"])
+    put_back(target_config(target, tls="off"), target, archive, manifest, replace=True)
+    assert manifest.schemas == () and dump_all(target.connect()) == {}
