@@ -41,6 +41,7 @@ class Report:
 def describe(database: Database) -> dict[str, Any]:
     """database.json: what cannot be derived from other objects, and no secret."""
     return {
+        "database": str(database.pk),
         "name": database.name,
         "engine": database.engine,
         "address": {"host": database.host, "port": database.port, "user": database.user, "tls": database.tls},

@@ -145,6 +145,7 @@ def ship_database(database: Database, run: Run, *, deadline: float | None = None
         raise Refused(f"{database} has no open timeline.", next_step="Take a backup: shipping starts with it.")
     try:
         last = last_slice(database, timeline)
+        adopt(database, timeline, last)
         start = last.end if last else first_position(timeline)
         check_server(database, timeline, start)
         voyage = Voyage(database, timeline, start)
@@ -225,6 +226,17 @@ def last_slice(database: Database, timeline: Timeline) -> SliceIndex | None:
 def _newest_by_storage(timeline: Timeline):
     names = timeline.slices.order_by().values_list("storage", flat=True).distinct()
     return [timeline.slices.filter(storage=name).select_related("storage").last() for name in names]
+
+
+def adopt(database: Database, timeline: Timeline, last: SliceIndex | None) -> None:
+    """Rows for slices that a run committed and did not live to note."""
+    newest = timeline.slices.filter(level=0).order_by("sequence").last()
+    known = newest.sequence if newest else -1
+    if last is None or last.sequence <= known:
+        return
+    for storage in {database.pitr_storage, *(one.storage for one in _newest_by_storage(timeline))}:
+        for index in database.archive(storage).slices(str(timeline.pk), after=known):
+            Slice.record(timeline, storage, index)
 
 
 def first_position(timeline: Timeline) -> Position:

@@ -22,7 +22,6 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections
-from django.db.models import Max
 from django.utils import timezone
 from django_q.brokers import get_broker
 
@@ -34,6 +33,7 @@ log = logging.getLogger("everest.worker")
 QUEUES = (Job.SHORT, Job.LONG, Job.RESTORE)
 WORKER = "EVEREST_WORKER"  # environment of clusters: which worker started them, as "pid:start time"
 CANARIES = 6  # in the time of silence that a cluster is allowed
+RESTART = 2  # seconds, at least, between two starts of a cluster that ends by itself
 START = 30  # seconds more that a cluster is given to take its first task
 PILE = 10  # doorbells that lie unheard: one more tells nothing
 
@@ -66,16 +66,21 @@ class Cluster:
     def running(self) -> bool:
         return self.process.poll() is None
 
-    def heard(self) -> datetime:
-        """The newest sign that it works: a task it took, a Job or a lease that it keeps, for a while its start."""
-        lease = timedelta(seconds=settings.EVEREST_LEASE_SECONDS)
+    def takes_tasks(self) -> bool:
+        """Whether it took one lately: a canary, or anything else."""
         state = WorkerState.objects.filter(name=f"cluster {self.token}").first()
-        mine = {"owner__startswith": self.token, "state": Job.RUNNING}
-        beaten = Job.objects.filter(**mine).aggregate(at=Max("heartbeat"))["at"]
-        leased = Database.objects.filter(ship_owner__startswith=self.token).aggregate(at=Max("ship_lease_until"))["at"]
-        started = self.started if state else self.started + timedelta(seconds=START)
-        signs = [started, state and state.seen_at, beaten, leased and leased - lease]
-        return max(sign for sign in signs if sign)
+        return recent(state.seen_at) if state else recent(self.started + timedelta(seconds=START))
+
+    def busy(self) -> int:
+        """How many of its processes keep a Job or leases alive."""
+        lease = timedelta(seconds=settings.EVEREST_LEASE_SECONDS)
+        jobs = Job.objects.filter(owner__startswith=self.token, state=Job.RUNNING).values_list("owner", "heartbeat")
+        ships = Database.objects.filter(ship_owner__startswith=self.token).values_list("ship_owner", "ship_lease_until")
+        beats = [*jobs, *((owner, until - lease) for owner, until in ships)]
+        return len({owner for owner, beat in beats if recent(beat)})
+
+    def full(self) -> bool:
+        return self.busy() >= settings.Q_CLUSTER["ALT_CLUSTERS"][self.name]["workers"]
 
     def ask_to_stop(self) -> None:
         """To its main process alone: a signal to the whole group deadlocks it."""
@@ -90,10 +95,17 @@ class Cluster:
         self.process.stdin.close()
 
 
+def recent(moment: datetime) -> bool:
+    return timezone.now() - moment <= timedelta(seconds=settings.EVEREST_SILENCE_SECONDS)
+
+
 class Worker:
+    """Keeps one cluster a queue, and until their runs end those that take no more tasks but still work."""
+
     def __init__(self) -> None:
         self.stop_file = Path(tempfile.gettempdir()) / f"everest-stop-{os.getpid()}-{secrets.token_hex(6)}"
         self.clusters: list[Cluster] = []
+        self.leaving: list[Cluster] = []
         self.stopping = threading.Event()
         self._rung = self._looked = 0.0
 
@@ -113,7 +125,7 @@ class Worker:
     def _asked(self, number: int, frame: object) -> None:
         """A second signal does not wait any longer."""
         if self.stopping.is_set():
-            for cluster in self.clusters:
+            for cluster in self.clusters + self.leaving:
                 cluster.kill()
         self.stopping.set()
 
@@ -125,37 +137,49 @@ class Worker:
             if time.monotonic() - self._looked >= settings.EVEREST_SILENCE_SECONDS / CANARIES:
                 self._looked = time.monotonic()
                 self._ring_canaries()
-                self._restart([one for one in self.clusters if self._silent(one)], "was not heard any more")
+                self._replace_deaf()
         except DatabaseError:
             # Without the metadata nobody can be heard, so nobody is judged.
             log.exception("The metadata cannot be reached")
             close_old_connections()
-        self._restart([one for one in self.clusters if not one.running()], "ended by itself")
+        for cluster in self.clusters:
+            if not cluster.running() and timezone.now() - cluster.started > timedelta(seconds=RESTART):
+                self._replace(cluster, "ended by itself")
 
     def _ring_canaries(self) -> None:
         for name in QUEUES:
             if get_broker(name).queue_size() < PILE:
                 queue.ring("backups.tasks.canary", queue=name)
 
-    def _silent(self, cluster: Cluster) -> bool:
-        return timezone.now() - cluster.heard() > timedelta(seconds=settings.EVEREST_SILENCE_SECONDS)
+    def _replace_deaf(self) -> None:
+        """A cluster with a free process that takes no task is wedged; what it still works on may end."""
+        for cluster in self.leaving:
+            if not cluster.busy():
+                cluster.kill()
+        self.leaving = [cluster for cluster in self.leaving if cluster.running()]
+        for cluster in self.clusters:
+            if not cluster.takes_tasks() and not cluster.full():
+                self._replace(cluster, "takes no tasks any more")
 
-    def _restart(self, clusters: list[Cluster], why: str) -> None:
-        for cluster in clusters:
-            log.error("cluster %s %s and is started again", cluster.token, why)
+    def _replace(self, cluster: Cluster, why: str) -> None:
+        log.error("cluster %s %s and is replaced", cluster.token, why)
+        self.clusters[self.clusters.index(cluster)] = Cluster(cluster.name, self.stop_file)
+        if cluster.running() and cluster.busy():
+            self.leaving.append(cluster)
+        else:
             cluster.kill()
-            self.clusters[self.clusters.index(cluster)] = Cluster(cluster.name, self.stop_file)
 
     def stop(self) -> None:
         """Let runs come to a safe place, for a bounded time."""
         log.info("worker %d is stopping", os.getpid())
         self.stop_file.touch()
-        for cluster in self.clusters:
+        ending = self.clusters + self.leaving
+        for cluster in ending:
             cluster.ask_to_stop()
         give_up = time.monotonic() + settings.EVEREST_STOP_SECONDS
-        while any(cluster.running() for cluster in self.clusters) and time.monotonic() < give_up:
+        while any(cluster.running() for cluster in ending) and time.monotonic() < give_up:
             time.sleep(0.1)
-        for cluster in self.clusters:
+        for cluster in ending:
             if cluster.running():
                 log.warning("cluster %s did not stop in time and is killed; its work is resumed later", cluster.token)
             cluster.kill()

@@ -16,6 +16,7 @@ import pytest
 from tests.helpers import wait_for
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 60  # seconds, where a machine has other things to do
 TIMES = {
     "EVEREST_TICK_SECONDS": "0.5",
     "EVEREST_LEASE_SECONDS": "3",
@@ -64,7 +65,7 @@ class Installation:
         known = set(self.clusters())
         worker = subprocess.Popen([sys.executable, "manage.py", "worker"], cwd=ROOT, env=self.environment)
         self.workers.append(worker)
-        wait_for(lambda: len(set(self.clusters()) - known) >= 3, 20)
+        wait_for(lambda: len(set(self.clusters()) - known) >= 3, PATIENCE)
         return worker
 
     def clusters(self) -> list[str]:
@@ -72,15 +73,20 @@ class Installation:
 
     def stop_worker(self, worker: subprocess.Popen[bytes]) -> None:
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(15) == 0
+        assert worker.wait(PATIENCE) == 0
 
-    def slow_job(self, seconds: float, ring: bool = True) -> int:
-        return self.slow_jobs(1, seconds, ring)[0]
+    def slow_job(self, **options: Any) -> int:
+        return self.slow_jobs(1, **options)[0]
 
-    def slow_jobs(self, count: int, seconds: float, ring: bool = True) -> list[int]:
-        arguments = {"seconds": seconds, "diary": str(self.diary)}
+    def slow_jobs(self, count: int, seconds: float = 0, waits: bool = False, ring: bool = True) -> list[int]:
+        """Jobs that take so many seconds and, if they wait, until `go`."""
+        (self.folder / "go").unlink(missing_ok=True)
+        arguments = {"seconds": seconds, "waits": waits, "diary": str(self.diary)}
         enqueue = f"print(Job.enqueue('verify', ring={ring}, arguments={arguments}).pk)"
         return [int(line) for line in self.run(f"for _ in range({count}): {enqueue}").split()]
+
+    def go(self) -> None:
+        (self.folder / "go").touch()
 
     def job(self, pk: int) -> dict[str, Any]:
         names = ("state", "attempts", "error", "owner", "cancel_requested")
@@ -94,10 +100,10 @@ class Installation:
         return [int(pid) for said, job, pid in lines if (said, int(job)) == (word, pk)]
 
     def wait_for_start(self, pk: int, times: int = 1) -> int:
-        return wait_for(lambda: len(self.words("start", pk)) >= times and self.words("start", pk)[-1], 20)
+        return wait_for(lambda: len(self.words("start", pk)) >= times and self.words("start", pk)[-1], PATIENCE)
 
-    def wait_for_end(self, pk: int, seconds: float = 25) -> None:
-        wait_for(lambda: self.job(pk)["state"] == "succeeded", seconds)
+    def wait_for_end(self, pk: int) -> None:
+        wait_for(lambda: self.job(pk)["state"] == "succeeded", PATIENCE)
         assert len(self.words("end", pk)) == 1
 
     def processes(self, queue: str = "") -> dict[int, int]:
@@ -115,8 +121,13 @@ class Installation:
         return found
 
     def main_process(self, queue: str) -> int:
+        """The one of a queue, once a cluster that was replaced has gone."""
+        wait_for(lambda: len(self._main_processes(queue)) == 1, PATIENCE)
+        return self._main_processes(queue)[0]
+
+    def _main_processes(self, queue: str) -> list[int]:
         processes = self.processes(queue)
-        return next(pid for pid, parent in processes.items() if parent not in processes)
+        return [pid for pid, parent in processes.items() if parent not in processes]
 
     def pool(self, queue: str, workers: int) -> list[int]:
         """The pool's processes: the sentinel starts them before its two others."""

@@ -1,4 +1,7 @@
-"""A Job that takes as long as a test wants and writes down what happens to it; a storage that drags."""
+"""A Job that takes as long as a test wants and writes down what happens to it; a storage that drags.
+
+A Job that `waits` goes on once a file named "go" lies in the data folder.
+"""
 
 import os
 import time
@@ -13,7 +16,7 @@ from storages.stores.local import LocalStore
 def slow(job, run):
     note(job, "start")
     until = time.monotonic() + job.arguments["seconds"]
-    while time.monotonic() < until:
+    while time.monotonic() < until or (job.arguments["waits"] and not (settings.EVEREST_DATA / "go").exists()):
         if run.should_stop():
             note(job, "stop")
             raise Stopped("stopped")

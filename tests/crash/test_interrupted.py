@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from everest.demo import accounts
+from tests.crash.conftest import PATIENCE
 from tests.helpers import compare, dump_all, wait_for
 
 TABLES = 12
@@ -40,7 +41,7 @@ def content(server):
 def started(shop, kind, attempt):
     """The Job's id, once it runs for this many times and has told of its work."""
     sql = "SELECT id FROM backups_job WHERE kind = ? AND state = 'running' AND attempts = ? AND progress <> '{}'"
-    return wait_for(lambda: shop.rows(sql, kind, attempt), 20)[0][0]
+    return wait_for(lambda: shop.rows(sql, kind, attempt), PATIENCE)[0][0]
 
 
 def interrupt(shop, worker, kind, queue):
@@ -53,7 +54,7 @@ def interrupt(shop, worker, kind, queue):
     for pid in shop.pool(queue, 2):
         os.kill(pid, signal.SIGKILL)
     (shop.folder / "drag").unlink()
-    wait_for(lambda: shop.job(job)["state"] not in ("running", "pending"), 25)
+    wait_for(lambda: shop.job(job)["state"] not in ("running", "pending"), PATIENCE)
     assert shop.job(job)["state"] == "succeeded", shop.job(job)["error"]
     assert shop.job(job)["attempts"] == 2
     return job
@@ -71,10 +72,10 @@ def test_an_interrupted_restore_ends_with_exactly_the_moment(shop, mysql_source,
     worker = shop.start_worker()
     (shop.folder / "drag").unlink()
     shop.run("Database.objects.get(name='shop').backup_now('only')")
-    wait_for(lambda: shop.rows("SELECT 1 FROM backups_backup WHERE state = 'succeeded'"), 20)
+    wait_for(lambda: shop.rows("SELECT 1 FROM backups_backup WHERE state = 'succeeded'"), PATIENCE)
     with mysql_source.connect() as connection, connection.cursor() as cursor:
         cursor.execute("INSERT INTO shop.t0 VALUES (100)")
-    wait_for(lambda: shop.rows("SELECT 1 FROM backups_slice WHERE count > 0"), 20)
+    wait_for(lambda: shop.rows("SELECT 1 FROM backups_slice WHERE count > 0"), PATIENCE)
     (shop.folder / "drag").touch()
     shop.run(
         "source, target = Database.objects.get(name='shop'), Database.objects.get(name='other')\n"

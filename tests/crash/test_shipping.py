@@ -3,12 +3,12 @@
 import os
 import signal
 import threading
-import time
 from itertools import pairwise
 
 import pytest
 
 from everest.demo import accounts
+from tests.crash.conftest import PATIENCE
 from tests.helpers import compare, dump_all, wait_for
 
 
@@ -60,12 +60,12 @@ def slices(shop):
 
 def wait_for_slices(shop, more):
     known = len(slices(shop))
-    wait_for(lambda: len(slices(shop)) >= known + more, 30)
+    wait_for(lambda: len(slices(shop)) >= known + more, PATIENCE)
 
 
 def wait_until_caught_up(shop):
     written = shop.run("from django.utils import timezone\nprint(timezone.now().strftime('%Y-%m-%d %H:%M:%S'))")
-    wait_for(lambda: shop.rows("SELECT 1 FROM backups_database WHERE caught_up_at > ?", written), 30)
+    wait_for(lambda: shop.rows("SELECT 1 FROM backups_database WHERE caught_up_at > ?", written), PATIENCE)
 
 
 def test_every_transaction_is_shipped_once_though_shippers_and_workers_are_killed(shop, writer):
@@ -103,21 +103,19 @@ def test_a_restore_in_place_takes_the_lease_over_and_shipping_goes_on(shop, writ
             source, _, numbers = cursor.fetchone()[0].rpartition(":")
             drop = f"{source}:{numbers.split('-')[-1]}"
     wait_until_caught_up(shop)
-    began = time.monotonic()
     shop.run(
         "from backups.queue import run_job_now\nshop = Database.objects.get()\n"
         f"restore = Restore.request(shop, shop, 'before', moment_gtid={drop!r}, ring=False)\n"
         "run_job_now(restore.job)\nrestore.refresh_from_db()\nrestore.start('shop')"
     )
-    wait_for(lambda: shop.rows("SELECT 1 FROM backups_restore WHERE state IN ('succeeded', 'failed')"), 60)
+    wait_for(lambda: shop.rows("SELECT 1 FROM backups_restore WHERE state IN ('succeeded', 'failed')"), PATIENCE)
     assert shop.rows("SELECT state, error FROM backups_restore") == [("succeeded", "")]
-    assert time.monotonic() - began < 40
     with mysql_source.connect() as connection:
         assert not compare(before, dump_all(connection))
-    wait_for(lambda: shop.rows("SELECT 1 FROM backups_backup WHERE state = 'succeeded'")[1:], 30)
+    wait_for(lambda: shop.rows("SELECT 1 FROM backups_backup WHERE state = 'succeeded'")[1:], PATIENCE)
     with mysql_source.connect() as connection, connection.cursor() as cursor:
         cursor.execute("INSERT INTO shop.orders VALUES (1000000, 'after')")
     second = (
         "SELECT 1 FROM backups_slice s JOIN backups_timeline t ON t.id = timeline_id WHERE number = 2 AND count > 0"
     )
-    wait_for(lambda: shop.rows(second), 30)
+    wait_for(lambda: shop.rows(second), PATIENCE)

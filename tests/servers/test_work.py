@@ -222,6 +222,17 @@ def test_a_ship_run_serves_many_databases_and_lets_go(shop, other, mysql_source,
         assert Slice.objects.filter(timeline__database=database, count__gte=1).exists()
 
 
+def test_a_slice_that_was_committed_and_not_noted_is_adopted(shop, mysql_source):
+    back_up(shop)
+    for number in (2, 3):
+        add(mysql_source, number)
+        shipping.drain(shop, queue.Quiet())
+    before = list(Slice.objects.values_list("key", flat=True))
+    Slice.objects.filter(key__in=before[-1:]).delete()
+    shipping.drain(shop, queue.Quiet())
+    assert list(Slice.objects.values_list("key", flat=True)) == before
+
+
 def test_only_the_holder_of_the_lease_ships(shop, settings):
     settings.EVEREST_SHIP_SECONDS = 1
     back_up(shop)
