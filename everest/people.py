@@ -3,7 +3,9 @@
 from functools import wraps
 
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.signals import user_logged_in, user_login_failed
 from django.core.exceptions import PermissionDenied
+from django.dispatch import receiver
 
 VIEWER, OPERATOR, ADMINISTRATOR = "Viewer", "Operator", "Administrator"
 RANKS = {VIEWER: 1, OPERATOR: 2, ADMINISTRATOR: 3}
@@ -64,6 +66,22 @@ def note(request, action, subject, detail=""):
     from everest.models import Event
 
     return Event.note(request.user.get_username(), action, subject, detail, request.META.get("REMOTE_ADDR") or None)
+
+
+@receiver(user_logged_in)
+def note_sign_in(sender, request, user, **kwargs):
+    from everest.models import Event
+
+    Event.note(user.get_username(), "signed in", f"user {user}", "", request.META.get("REMOTE_ADDR") or None)
+
+
+@receiver(user_login_failed)
+def note_failed_sign_in(sender, request=None, **kwargs):
+    """Not the name that was typed: people type passwords there."""
+    from everest.models import Event
+
+    address = request.META.get("REMOTE_ADDR") or None if request else None
+    Event.note("nobody", "failed to sign in", "sign-in page", "", address)
 
 
 def context(request):

@@ -11,7 +11,7 @@ urlpatterns = [
     path("", views.home, name="home"),
     path("sign-in/", auth.LoginView.as_view(redirect_authenticated_user=True), name="sign-in"),
     path("sign-out/", auth.LogoutView.as_view(), name="sign-out"),
-    path("password/", auth.PasswordChangeView.as_view(success_url="/preferences/"), name="password"),
+    path("password/", views.PasswordView.as_view(), name="password"),
     path("preferences/", views.preferences, name="preferences"),
     path("events/", views.events, name="events"),
     path("favicon.ico", RedirectView.as_view(url="/static/favicon.svg"), name="favicon"),

@@ -4,10 +4,12 @@ import zoneinfo
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import PasswordChangeView
 from django.core.paginator import Paginator
 from django.db.models import Q
 from django.http import JsonResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse_lazy
 
 from backups import queue
 from everest.forms import PreferencesForm, posted
@@ -29,6 +31,15 @@ def health(request):
     """For monitoring: 200 while workers are at work, 503 when none was seen for three minutes."""
     seen = workers_seen()
     return JsonResponse({"workers": "seen" if seen else "not seen"}, status=200 if seen else 503)
+
+
+class PasswordView(PasswordChangeView):
+    success_url = reverse_lazy("preferences")
+
+    def form_valid(self, form):
+        note(self.request, "changed password", f"user {self.request.user}")
+        messages.success(self.request, "The password is changed.")
+        return super().form_valid(form)
 
 
 @login_required

@@ -60,7 +60,11 @@ def wizard(request, pk):
 
 def asked(request):
     """What a link asked for: ?moment=backup&backup=…&target=…"""
-    return {name: request.GET[name] for name in ("moment", "backup", "target", "time", "gtid") if name in request.GET}
+    return {
+        name: request.GET[name]
+        for name in ("moment", "backup", "target", "time", "gtid", "before")
+        if name in request.GET
+    }
 
 
 def get_restore(pk):
@@ -103,6 +107,7 @@ def state_of(request, restore, form=None):
         "blocked": [one for one in (restore.plan or {}).get("checks", []) if one["state"] == "fail"],
         "warned": [one for one in (restore.plan or {}).get("checks", []) if one["state"] == "warn"],
         "form": form or StartForm(restore=restore),
+        "empty": [],
     }
 
 

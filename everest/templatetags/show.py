@@ -84,6 +84,12 @@ def moment_us(value):
 
 
 @register.filter
+def typed(value):
+    """As the wizard's field reads it."""
+    return timezone.localtime(as_time(value)).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+@register.filter
 def moment_both(value):
     """In the person's zone and in UTC, side by side."""
     if not value:

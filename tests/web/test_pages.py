@@ -144,6 +144,19 @@ def test_the_review_names_both_transactions_and_what_is_lost(world, admin):
         assert words in page
 
 
+def test_change_leads_back_to_the_wizard_with_the_moment_filled_in(world, admin):
+    drafts = [
+        story.restore(world.source, world.target, moment="time", moment_us=1_795_370_401_123_456),
+        story.restore(world.source, world.target, moment="before", moment_gtid="uuid:9"),
+    ]
+    values = []
+    for draft in drafts:
+        page = admin.get(reverse("restore", args=[draft.pk])).content.decode()
+        link = re.search(r'href="([^"]*)">Change<', page).group(1).replace("&amp;", "&")
+        values.append(admin.get(link).context["form"].initial)
+    assert values[0]["time"] == "2026-11-22 18:00:01.123456" and values[1]["before"] == "uuid:9"
+
+
 def test_the_wizard_shows_ranges_and_keeps_what_a_link_asked_for(world, admin):
     url = reverse("restore-wizard", args=[world.source.pk])
     page = admin.get(f"{url}?moment=backup&backup={world.backup.pk}&target={world.target.pk}").content.decode()

@@ -21,6 +21,10 @@ def test_signing_in_and_out(people, client):
         "databases"
     )
     assert client.get(reverse("databases")).status_code == 200
+    assert list(Event.objects.values_list("who", "action")) == [
+        ("viewer", "signed in"),
+        ("nobody", "failed to sign in"),
+    ]
     client.post(reverse("sign-out"))
     assert client.get(reverse("databases")).status_code == 302
 
@@ -45,6 +49,12 @@ def test_preferences_are_kept_and_judged(sign_in, people):
     client.post(reverse("preferences"), {"time_zone": "America/New_York", "theme": "dark"})
     assert User.objects.filter(username="viewer", time_zone="America/New_York", theme="dark").exists()
     assert 'data-bs-theme="dark"' in client.get(reverse("events")).content.decode()
+
+
+def test_changing_the_password_leaves_an_event(sign_in):
+    old, new = "correct horse battery", "a better one by far"
+    sign_in("Viewer").post(reverse("password"), {"old_password": old, "new_password1": new, "new_password2": new})
+    assert Event.objects.filter(action="changed password", who="viewer").exists()
 
 
 def test_events_are_found_by_every_word_and_cannot_be_changed(sign_in):
