@@ -378,3 +378,29 @@ def test_a_server_without_schemas_has_a_backup_too(flavour: str, request: Any, t
     script(target, ["CREATE DATABASE old"])
     put_back(target_config(target, tls="off"), target, archive, manifest, replace=True)
     assert manifest.schemas == () and dump_all(target.connect()) == {}
+
+
+@pytest.mark.parametrize("name", ["SELECT", "TRIGGER", "EVENT"])
+@FLAVOURS
+def test_what_the_account_cannot_see_is_not_left_out_silently(
+    flavour: str, name: str, request: Any, tmp_path: Path
+) -> None:
+    """Without EVENT a server answers as if there were no events, without SELECT as if there were no schema."""
+    source, _ = pair(request, flavour)
+    script(source, [*BANK, "CREATE EVENT bank.e ON SCHEDULE EVERY 1 DAY DO DO 1"])
+    config = source_config(source, tls="off")
+    without(source, config, name)
+    script(source, [f"GRANT {name} ON bank.a TO '{config.user}'@'%'"] if name != "EVENT" else [])
+    with pytest.raises(Refused, match=rf"GRANT {name} ON \*\.\* TO"):
+        back_up(config, archive_in(tmp_path))
+
+
+def test_a_schema_that_partial_revokes_hide_is_not_left_out_silently(mysql_source: Server, tmp_path: Path) -> None:
+    config = source_config(mysql_source, tls="off")
+    hidden = ["SET GLOBAL partial_revokes = ON", f"REVOKE SELECT ON bank.* FROM '{config.user}'@'%'"]
+    try:
+        script(mysql_source, [*BANK, *hidden])
+        with pytest.raises(Refused, match="SELECT"):
+            back_up(config, archive_in(tmp_path))
+    finally:
+        script(mysql_source, [f"DROP USER '{config.user}'@'%'", "SET GLOBAL partial_revokes = OFF"])

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -13,7 +12,7 @@ import pymysql
 
 from backups.engine.errors import EngineError
 from backups.engine.manifest import Manifest
-from backups.engine.mysql.grants import Role, grant, privileges
+from backups.engine.mysql.grants import Role, grant, held, privileges
 from backups.engine.mysql.schema import ROWLESS, is_user
 from backups.engine.mysql.server import (
     DENIED,
@@ -102,7 +101,7 @@ def _source(connection: Connection, identity: Identity) -> Checks:
 
 
 def _privileges(connection: Connection, identity: Identity, role: Role) -> Checks:
-    account, granted = _granted(connection)
+    account, granted = held(connection)
     wanted = privileges(identity.flavour, identity.version, role)
     missing = [name for name in wanted if not granted & {name, *COVERED.get(name, ())}]
     for name in missing:
@@ -111,28 +110,6 @@ def _privileges(connection: Connection, identity: Identity, role: Role) -> Check
         yield Check(f"Privilege {name}", "warn" if optional else "fail", message, f"{grant([name], account)};")
     if not missing:
         yield Check("Privileges", "pass", f"The account has all {len(wanted)} privileges that a {role} needs.")
-
-
-def _granted(connection: Connection) -> tuple[str, set[str]]:
-    """The account, as SQL, and what it holds on every schema, by itself or by its active roles."""
-    user, _, host = str(value(connection, "SELECT CURRENT_USER()")).rpartition("@")
-    roles = str(value(connection, "SELECT CURRENT_ROLE()") or "NONE")
-    # MariaDB lists an active role's grants by itself; MySQL's CURRENT_ROLE() is SQL already: `name`@`host`,...
-    using = f" FOR CURRENT_USER() USING {roles}" if "@" in roles else ""
-    granted: set[str] = set()
-    for (line,) in rows(connection, f"SHOW GRANTS{using}"):
-        found = re.match(r"GRANT (.+?) ON \*\.\* TO ", str(line))
-        if found:
-            granted |= {name.strip() for name in found[1].split(",")}
-    if "ALL PRIVILEGES" in granted:
-        granted |= _everything(connection)
-    return f"'{user}'@'{host}'", granted
-
-
-def _everything(connection: Connection) -> set[str]:
-    """What GRANT ALL stands for; MySQL lists its dynamic privileges, written with underscores, beside it."""
-    names = {str(row[0]).upper() for row in rows(connection, "SHOW PRIVILEGES")}
-    return {name for name in names if "_" not in name or name == "READ_ONLY ADMIN"}
 
 
 # The binary log

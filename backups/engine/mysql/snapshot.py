@@ -17,6 +17,7 @@ from backups.engine.archive import Archive
 from backups.engine.errors import Stopped, Transient
 from backups.engine.manifest import Manifest, SchemaEntry, TableEntry
 from backups.engine.mysql import sqlfile, tsv, view
+from backups.engine.mysql.grants import require_sight
 from backups.engine.mysql.schema import Reader, Schema, Table, innodb_name, numbers_of
 from backups.engine.mysql.server import (
     Connection,
@@ -98,6 +99,7 @@ class _Job:
     def manifest(self, name: str, schedule: str, started: int) -> Manifest:
         control = self._session()
         identity = identify(control)
+        require_sight(control)
         view.prepare(control, identity)
         self.reader = Reader(self._session(identity), identity)
         readers = [self._session(identity) for _ in range(self.threads)]
