@@ -5,6 +5,7 @@ A Job that `waits` goes on once a file named "go" lies in the data folder.
 
 import os
 import time
+from itertools import count
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -42,11 +43,21 @@ class SlowJobs(AppConfig):
 
 
 def dragged(method):
-    """A storage that takes its time as long as a file named "drag" lies in the data folder."""
+    """A storage that, after a few calls, hangs as long as a file named "drag" lies in the data folder."""
+    calls = count()
 
     def called(self, *arguments, **options):
-        if (settings.EVEREST_DATA / "drag").exists():
-            time.sleep(0.5)
+        if next(calls) >= 4:
+            hang()
         return method(self, *arguments, **options)
 
     return called
+
+
+def hang():
+    from backups import queue
+
+    folder = settings.EVEREST_DATA
+    while (folder / "drag").exists() and not queue.stopping():
+        (folder / "hanging").touch()
+        time.sleep(0.02)

@@ -38,25 +38,26 @@ def content(server):
         return dump_all(connection)
 
 
-def started(shop, kind, attempt):
-    """The Job's id, once it runs for this many times and has told of its work."""
-    sql = "SELECT id FROM backups_job WHERE kind = ? AND state = 'running' AND attempts = ? AND progress <> '{}'"
-    return wait_for(lambda: shop.rows(sql, kind, attempt), PATIENCE)[0][0]
+def started(shop, kind):
+    """The Job's id, once it is in the midst of its work."""
+    wait_for(lambda: (shop.folder / "hanging").exists(), PATIENCE)
+    return shop.rows("SELECT id FROM backups_job WHERE kind = ? AND state = 'running'", kind)[0][0]
 
 
 def interrupt(shop, worker, kind, queue):
     """Stop the worker in the midst of a Job, start another, and kill its busy processes; let it end unhurt."""
-    job = started(shop, kind, 1)
+    job = started(shop, kind)
     shop.stop_worker(worker)
     assert shop.job(job)["state"] == "pending"
+    (shop.folder / "hanging").unlink()
     shop.start_worker()
-    started(shop, kind, 1)  # a stopped run does not count
+    started(shop, kind)
     for pid in shop.pool(queue, 2):
         os.kill(pid, signal.SIGKILL)
     (shop.folder / "drag").unlink()
     wait_for(lambda: shop.job(job)["state"] not in ("running", "pending"), PATIENCE)
     assert shop.job(job)["state"] == "succeeded", shop.job(job)["error"]
-    assert shop.job(job)["attempts"] == 2
+    assert shop.job(job)["attempts"] == 2  # a stopped run does not count
     return job
 
 
