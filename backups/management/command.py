@@ -153,10 +153,16 @@ class EverestCommand(BaseCommand):
         """Run a Job here; a signal cancels it as a person's Cancel would.  Failure where it did not succeed."""
         with cancelled_by(self.run.stop, job):
             job = run_job_now(job, self.run)
-        if job.state != Job.SUCCEEDED:
-            kind = "Stopped" if job.state == Job.CANCELLED else (job.result or {}).get("error", "")
-            raise Failure(job.error or f"{job} was stopped.", KINDS.get(kind, Exit.FAILED))
-        return job
+        if job.state == Job.SUCCEEDED:
+            return job
+        waiting = job.state in Job.OPEN
+        if waiting:
+            job.cancel(WHO)  # it went back into the queue, but who asked does not wait for it
+        if self.run.stop.is_set() or (job.state == Job.CANCELLED and not waiting):
+            raise Failure(why(job) or f"{job} was stopped.", Exit.STOPPED)
+        if waiting:
+            raise Failure("It cannot begin yet, and nothing was done. Try again later.", Exit.UNREACHABLE)
+        raise Failure(why(job), KINDS.get((job.result or {}).get("error", ""), Exit.FAILED))
 
 
 @contextmanager
@@ -221,6 +227,14 @@ def job_cancel(pk: int) -> None:
         Job.objects.get(pk=pk).cancel(WHO)
     finally:
         connection.close()
+
+
+def why(job: Job) -> str:
+    """The sentence that its Backup or Restore keeps, as that tells the target's state too, else its own."""
+    subject = job.restore or job.backup
+    if subject:
+        subject.refresh_from_db()
+    return (subject and subject.error) or job.error
 
 
 def database_named(name: str) -> Database:

@@ -284,3 +284,14 @@ def test_a_signal_stops_a_backup_within_seconds_and_leaves_it_cancelled(home, ma
         process.communicate(timeout=15)
     assert process.returncode == STOPPED
     assert [one["state"] for one in home.ask("timeline", "source")["backups"]] == ["cancelled"]
+
+
+def test_a_backup_that_cannot_begin_yet_does_nothing_and_says_so(stage, target):
+    shell = "from backups.models import *; d = Database.objects.get(name='target'); "
+    begin = "Restore.objects.create(source=d, target=d, moment='latest', state='running')"
+    assert stage.home.run("shell", "-c", shell + begin)[0] == DONE
+    code, _, err = stage.home.run("backup", "target", "--name=early", "--storage=shelf")
+    stage.home.run("shell", "-c", shell + "Restore.objects.filter(state='running').delete()")
+    assert code == UNREACHABLE and "is being restored into" in err
+    backups = stage.home.ask("timeline", "target")["backups"]
+    assert [one["state"] for one in backups if one["name"] == "early"] == ["cancelled"]
