@@ -30,7 +30,7 @@ from storages.stores.base import (
 
 # All that botocore and urllib3 raise once a client is made.
 FAULTS = (BotoCoreError, ClientError, ResponseParserError, HTTPError, OSError)
-NO_ANSWER = (ConnectionError, HTTPClientError, IncompleteReadError, HTTPError, OSError)
+NO_ANSWER = (ConnectionError, HTTPClientError, IncompleteReadError, ResponseParserError, HTTPError, OSError)
 PERMISSIONS = {
     "GetObject": "s3:GetObject",
     "HeadObject": "s3:GetObject and s3:ListBucket",
@@ -94,8 +94,6 @@ def explain(error: Exception, config: StoreConfig, key: str = "") -> StoreError:
         return _tls(error, config)
     if isinstance(error, NO_ANSWER):
         return _no_answer(error, config)
-    if isinstance(error, ResponseParserError):
-        return no_store(config)
     return StoreError(f"{place(config)} cannot be asked: {error}", hint="Correct the storage's settings.")
 
 

@@ -373,9 +373,15 @@ def test_the_probe_stops_at_the_step_that_fails(s3, change, step):
     assert [found.name for found in result.steps if not found.ok] == [step] == [result.steps[-1].name]
 
 
-def test_a_store_whose_conditional_put_is_not_atomic_is_usable_and_found_out(s3, monkeypatch):
+@pytest.mark.parametrize("looks_first", [True, False])
+def test_a_store_whose_conditional_put_is_not_atomic_is_usable_and_found_out(s3, monkeypatch, looks_first):
     put = S3Store.put
-    monkeypatch.setattr(S3Store, "put", lambda self, key, data, if_absent=False: put(self, key, data))
+
+    def unsafe(self, key, data, *, if_absent=False):
+        self.conditional_put = False
+        put(self, key, data, if_absent=if_absent and looks_first)
+
+    monkeypatch.setattr(S3Store, "put", unsafe)
     result = probe(config_of(s3))
     wait_for_probe()
     assert result.ok
@@ -392,3 +398,16 @@ def test_the_probe_is_not_ok_where_a_step_breaks_off(s3, monkeypatch):
     wait_for_probe()
     assert not result.ok
     assert (result.steps[-1].name, result.steps[-1].message) == ("List", "Listing is off.")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_probe_is_not_ok_where_it_breaks_itself(s3, monkeypatch):
+    def broken(self, prefix="", after=""):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(S3Store, "list", broken)
+    result = probe(config_of(s3))
+    wait_for_probe()
+    assert not result.ok
+    assert (result.steps[-1].name, result.steps[-1].ok) == ("List", False)
+    assert "An error that Everest did not expect" in result.steps[-1].message
