@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("views", "forms", "urls", "admin")
+OUTSIDE = ("django", "django_q", "everest", "backups", "storages")
 DRIVERS = ("boto3", "botocore", "pymysql", "pymysqlreplication")
 
 
@@ -47,13 +48,11 @@ def offences(package: str, forbidden: tuple[str, ...], allowed: tuple[str, ...] 
 
 
 def test_the_engine_imports_itself_and_the_stores_alone():
-    assert not offences(
-        "backups.engine", ("django", "django_q", "everest", "backups", "storages"), ("backups.engine", "storages.stores")
-    )
+    assert not offences("backups.engine", OUTSIDE, ("backups.engine", "storages.stores"))
 
 
 def test_the_stores_import_themselves_alone():
-    assert not offences("storages.stores", ("django", "django_q", "everest", "backups", "storages"), ("storages.stores",))
+    assert not offences("storages.stores", OUTSIDE, ("storages.stores",))
 
 
 def test_storages_never_import_backups():
