@@ -6,7 +6,8 @@ from django.db import models
 
 class User(AbstractUser):
     time_zone = models.CharField(max_length=64, default="UTC", help_text="IANA name, such as Europe/Berlin")
-    theme = models.CharField(max_length=8, default="auto", choices=[("auto", "Auto"), ("light", "Light"), ("dark", "Dark")])
+    THEMES = [("auto", "Auto"), ("light", "Light"), ("dark", "Dark")]
+    theme = models.CharField(max_length=8, default="auto", choices=THEMES)
 
 
 class Event(models.Model):
