@@ -262,11 +262,11 @@ def test_a_long_query_delays_the_backup_and_no_writer(
 ) -> None:
     """FLUSH TABLES waits for the query; after a second it gives up, and must let go of the writers it stopped."""
     script(mysql_source, BANK)
-    monkeypatch.setattr(view, "PATIENCE", 2.0)
+    monkeypatch.setattr(view, "PATIENCE", 1.0)
     config, waits = source_config(mysql_source, tls="off"), []
 
     def slow_query(over: threading.Event) -> None:
-        script(mysql_source, ["SELECT COUNT(*) FROM bank.a WHERE SLEEP(1.5) = 0"])
+        script(mysql_source, ["SELECT COUNT(*) FROM bank.a WHERE SLEEP(1.25) = 0"])
 
     def writer(over: threading.Event) -> None:
         while not over.is_set():
@@ -275,10 +275,10 @@ def test_a_long_query_delays_the_backup_and_no_writer(
             waits.append(time.monotonic() - started)
 
     with background(slow_query):
-        wait_for(lambda: running(mysql_source, "SLEEP(1.5)"))
+        wait_for(lambda: running(mysql_source, "SLEEP(1.25)"))
         with background(writer), pytest.raises(Transient, match="No lock was had"):
             back_up(config, archive_in(tmp_path))
-        assert running(mysql_source, "SLEEP(1.5)")
+        assert running(mysql_source, "SLEEP(1.25)")
     assert 0.5 < max(waits) < 2.5
 
 
