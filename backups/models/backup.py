@@ -112,6 +112,8 @@ class Backup(models.Model):
 
     def manifest(self):
         """What the bucket says, as plain values; ValidationError with the reason where it cannot be read."""
+        if self.state != self.SUCCEEDED:
+            raise ValidationError(f"{self} has no manifest: it is {self.get_state_display().lower()}.")
         try:
             archive = self.database.archive(self.storage)
             return asdict(archive.read_manifest(str(self.timeline_id), str(self.pk)))

@@ -144,5 +144,8 @@ class Restore(models.Model):
         )
 
     def cancel(self, who=""):
-        job = self.jobs.filter(kind=Job.RESTORE, state__in=Job.OPEN).first()
-        return bool(job and job.cancel(who))
+        """Stop what works on it; a draft is put away at once."""
+        job = self.jobs.filter(kind__in=[Job.RESTORE, Job.RESOLVE], state__in=Job.OPEN).first()
+        cancelled = bool(job and job.cancel(who))
+        drafts = Restore.objects.filter(pk=self.pk, state=self.DRAFT)
+        return bool(drafts.update(state=self.CANCELLED, finished_at=timezone.now())) or cancelled

@@ -283,6 +283,7 @@ def test_two_workers_that_see_one_due_schedule_start_one_backup(database, storag
     Schedule.objects.update(next_run=timezone.now() - timezone.timedelta(hours=1))
     first, second = Schedule.objects.get(), Schedule.objects.get()
     assert first.take(timezone.now())
+    Backup.objects.update(state=Backup.SUCCEEDED)
     assert not second.take(timezone.now())
     assert Backup.objects.count() == 1
 
@@ -331,8 +332,8 @@ def test_two_presses_of_the_button_start_one_restore(database, storage):
     plan = {"loses": [], "timeline": "", "backup": {"id": ""}}
     restore = Restore.objects.create(source=database, target=database, moment="latest", plan=plan)
     again = Restore.objects.get(pk=restore.pk)
-    restore.start(who="ann")
-    with pytest.raises(ValidationError):
+    queue.work(restore.start(who="ann"), finish)
+    with pytest.raises(ValidationError, match="started already"):
         again.start(who="ben")
     assert restore.jobs.filter(kind=Job.RESTORE).count() == 1
 
@@ -349,3 +350,28 @@ def test_a_restore_that_is_not_resolved_does_not_start(database):
     restore = Restore.objects.create(source=database, target=database, moment="latest")
     with pytest.raises(ValidationError, match="not resolved yet"):
         restore.start()
+
+
+def test_a_draft_of_a_restore_can_be_put_away(database):
+    restore = Restore.objects.create(source=database, target=database, moment="latest")
+    resolving = Job.enqueue(Job.RESOLVE, restore=restore, database=database)
+    assert restore.cancel("ann")
+    restore.refresh_from_db()
+    resolving.refresh_from_db()
+    assert (restore.state, resolving.state) == (Restore.CANCELLED, Job.CANCELLED)
+    with pytest.raises(ValidationError):
+        restore.start()
+
+
+def test_a_manifest_that_cannot_be_read_is_a_sentence_for_the_page(database, storage):
+    backup = database.backup_now("first", storage)
+    with pytest.raises(ValidationError, match=r"\.$"):
+        backup.manifest()
+
+
+def test_a_waiting_job_says_what_it_waits_for(job, database):
+    assert "start `manage.py worker`" in job.waits_for()
+    ticking.tick()
+    assert job.waits_for() == "It starts in a moment."
+    Job.enqueue(Job.BACKUP, database=database).claim()
+    assert "waits for a worker" in job.waits_for() and "shop" in job.waits_for()
