@@ -1,0 +1,216 @@
+"""A random history: what several sessions run on a server, made up from a seed and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+ODD = (" ", "`", "'", '"', ".", "–", "ü", "😀", "\\", "%", "$", "/", "select")
+
+
+@dataclass(frozen=True)
+class Load:
+    """LOAD DATA LOCAL of this content; the statement has <file> where the file's name belongs."""
+
+    sql: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Reconnect:
+    """The session goes away; the next statement runs in a new one."""
+
+
+Step = str | bytes | Load | Reconnect
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one session runs in one go; the smallest part that a history can be shortened by.
+
+    features: what it holds, and the contexts it runs in.
+    """
+
+    session: int
+    features: tuple[str, ...]
+    steps: tuple[Step, ...]
+    definitions: bool = False  # changes definitions: on MariaDB a backup under way starts again
+
+
+@dataclass(frozen=True)
+class History:
+    """snapshot: how many units have ended when the backup begins.  cuts: between 0 and 1, places after it."""
+
+    flavour: str
+    seed: str
+    units: tuple[Unit, ...]
+    snapshot: int
+    max_bytes: int
+    cuts: tuple[float, ...]
+
+
+@dataclass
+class Column:
+    """value: makes a literal.  Text is given as hexadecimal: it means the same in every session."""
+
+    name: str
+    type: str
+    value: Callable[[Random], str]
+
+
+@dataclass
+class Table:
+    """Every table has n, by which rows are chosen.  key: it has an AUTO_INCREMENT id."""
+
+    schema: str
+    name: str
+    columns: list[Column] = field(default_factory=list)
+    key: bool = True
+    transactional: bool = True
+    plain: bool = True  # may be altered, renamed, copied: nothing else hangs on it
+
+    def __str__(self) -> str:
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """repeatable: the statements give the same rows on a replica in STATEMENT format too."""
+
+    name: str
+    make: Callable[[World], list[Step]]
+    only: str = ""
+    repeatable: bool = False
+    definitions: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """Session settings that a unit runs under, and how they end."""
+
+    before: str
+    after: str
+    only: str = ""
+    repeatable: bool = False  # only for units that are
+    ascii: bool = False  # only for units that are plain ASCII
+
+
+FEATURES: dict[str, Feature] = {}
+CONTEXTS: dict[str, Context] = {}
+
+
+def feature(name: str, *, only: str = "", repeatable: bool = False, definitions: bool = False) -> Callable[..., Any]:
+    """Register a function that makes one unit's statements in a world."""
+
+    def register(make: Callable[[World], list[Step]]) -> Callable[[World], list[Step]]:
+        assert name not in FEATURES, name
+        FEATURES[name] = Feature(name, make, only, repeatable, definitions)
+        return make
+
+    return register
+
+
+class World:
+    """What a session knows of its own schemas: nobody else changes these, so what is made up here is there."""
+
+    def __init__(self, chance: Random, flavour: str, session: int) -> None:
+        self.chance, self.flavour, self.session = chance, flavour, session
+        self.counter = 0
+        self.schemas = [f"plain{session}", f"odd {session} `ü' 😀"]
+        self.tables: list[Table] = []
+
+    def number(self) -> int:
+        self.counter += 1
+        return self.counter
+
+    def name(self, kind: str = "t") -> str:
+        """A name that nobody has yet, odd every third time."""
+        name = f"{kind}{self.session}_{self.number()}"
+        if self.chance.random() < 0.3:
+            name = f"{name}{self.chance.choice(ODD)}{self.chance.choice(ODD)}x"
+        return name
+
+    def schema(self) -> str:
+        return self.chance.choice(self.schemas)
+
+    def pick(self, *, plain: bool = False, key: bool = False, transactional: bool = True) -> Table:
+        fit = [
+            table
+            for table in self.tables
+            if (table.plain or not plain) and (table.key or not key) and (table.transactional or not transactional)
+        ]
+        return self.chance.choice(fit)
+
+    def forget(self, table: Table) -> None:
+        self.tables.remove(table)
+
+
+def quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def text(value: str) -> str:
+    """A literal of this text that no session's character set or sql_mode changes."""
+    return f"_utf8mb4 X'{value.encode().hex()}'"
+
+
+SESSIONS = 3
+
+
+def generate(seed: str, flavour: str, extra: int = 60) -> History:
+    """Every feature and context at least once, and some more of them, over several sessions."""
+    chance = Random(f"{seed} {flavour}")
+    worlds = [World(chance, flavour, number) for number in range(SESSIONS)]
+    units = [Unit(world.session, ("schemas",), tuple(prologue(world)), True) for world in worlds]
+    known = [one for one in FEATURES.values() if one.only in ("", flavour)]
+    chosen = known + chance.choices(known, k=extra)
+    chance.shuffle(chosen)
+    for number in range(SESSIONS):  # something to work on
+        units += [_unit(worlds[number], FEATURES["plain table"], []) for _ in range(3)]
+    settings = _deck(chance, flavour)
+    for one in chosen:
+        units.append(_unit(chance.choice(worlds), one, _contexts(chance, one, settings)))
+    return History(
+        flavour,
+        seed,
+        tuple(units),
+        snapshot=chance.randint(len(worlds) + 1, len(units) * 2 // 3),
+        max_bytes=chance.choice((2_000, 20_000, 1 << 20)),
+        cuts=(0.0, *sorted(chance.random() for _ in range(chance.randint(1, 2))), 1.0),
+    )
+
+
+def prologue(world: World) -> Iterator[str]:
+    for name, charset in zip(world.schemas, ("utf8mb4", "latin1"), strict=True):
+        yield f"CREATE DATABASE {quoted(name)} CHARACTER SET {charset}"
+
+
+def _deck(chance: Random, flavour: str) -> Iterator[str]:
+    names = [name for name, context in CONTEXTS.items() if context.only in ("", flavour)]
+    while True:
+        chance.shuffle(names)
+        yield from names
+
+
+def _contexts(chance: Random, one: Feature, settings: Iterator[str]) -> list[str]:
+    """None, one or two contexts, taken from a shuffled deck so that each has its turn."""
+    names = [next(settings) for _ in range(chance.choice((0, 1, 1, 2)))]
+    return [name for name in dict.fromkeys(names) if one.repeatable or not CONTEXTS[name].repeatable]
+
+
+def _unit(world: World, one: Feature, names: list[str]) -> Unit:
+    steps = one.make(world)
+    plain = all(isinstance(step, str) and step.isascii() for step in steps)
+    names = [name for name in names if plain or not CONTEXTS[name].ascii]
+    before = [CONTEXTS[name].before for name in names]
+    after = [CONTEXTS[name].after for name in reversed(names)]
+    return Unit(world.session, (one.name, *names), (*before, *steps, *after), one.definitions)
+
+
+def without(history: History, dropped: set[int]) -> History:
+    """The history without the units of these numbers."""
+    units = tuple(unit for number, unit in enumerate(history.units) if number not in dropped)
+    before = sum(number not in dropped for number in range(history.snapshot))
+    return replace(history, units=units, snapshot=before)

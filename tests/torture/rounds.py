@@ -1,0 +1,66 @@
+"""Histories one after the other on the same servers; the first that restores wrongly is cut down and told."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from everest.demo.servers import Installation
+from tests.torture import changes, contexts, definitions, tables  # noqa: F401  they register what there is
+from tests.torture.history import History, generate
+from tests.torture.report import Report
+from tests.torture.shrink import shrink
+from tests.torture.stand import OracleFailed, Outcome, Stand
+
+SHRINK_SECONDS = 180.0
+
+
+def rounds(
+    installation: Installation,
+    folder: Path,
+    seed: str,
+    deadline: float,
+    report: Report,
+    *,
+    first: int = 0,
+    most: int = 10**6,
+    patience: float = SHRINK_SECONDS,
+) -> None:
+    """Until the deadline (time.monotonic) or `most` rounds; at least one.  patience: seconds to cut one down."""
+    with ExitStack() as stack:
+        stand = stack.enter_context(Stand(installation, folder / "0"))
+        for number in range(first, first + most):
+            history = generate(f"{seed}/{number}", installation.flavour)
+            print(f"{installation.flavour} seed {seed} round {number}: {len(history.units)} units", flush=True)
+            try:
+                outcome = stand.run(history)
+            except OracleFailed as error:
+                report.different.append(f"Seed {seed} round {number}: {error}")
+                stack.close()
+                stand = stack.enter_context(Stand(installation, folder / str(number + 1)))
+                outcome = Outcome()
+            report.add(outcome)
+            if outcome.differences:
+                report.different.append(describe(seed, number, outcome, *shrink(stand, history, patience)))
+                print(report.different[-1], flush=True)
+            if time.monotonic() > deadline:
+                return
+
+
+def describe(seed: str, number: int, outcome: Outcome, history: History, shortest: Outcome | None) -> str:
+    lines = [f"DIFFERENCE with SEED={seed}, round {number} ({history.flavour}):"]
+    lines += [f"  at {place}:\n    " + "\n    ".join(_short(found)) for place, found in outcome.differences.items()]
+    if shortest is None:
+        return "\n".join([*lines, "  It did not show again when the same history ran again."])
+    lines.append(f"  The shortest history found, the backup after {history.snapshot} of its units:")
+    for unit in history.units:
+        lines.append(f"    session {unit.session}, {', '.join(unit.features)}:")
+        lines += [f"      {str(step)[:600]}" for step in unit.steps]
+    lines += [f"  at {place}:\n    " + "\n    ".join(_short(found)) for place, found in shortest.differences.items()]
+    return "\n".join(lines)
+
+
+def _short(found: list[str]) -> list[str]:
+    more = [f"... and {len(found) - 8} more"] if len(found) > 8 else []
+    return [line[:1500] for line in found[:8]] + more
