@@ -28,7 +28,7 @@ BLOCK = 8 << 20  # what is hashed, fetched and proven at once
 PIECE = 1 << 20  # what is handed on at once
 LEVEL = 1  # zstd's: the worker shares the machine with others, and faster levels restore faster too
 PAGE = 1000  # keys of one listing
-WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between tries of one request
+WAITS = (0.5, 2.0)  # seconds between tries of one request; a store has tried several times itself before it says no
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -90,9 +90,13 @@ class Archive:
                 try:
                     _tried(lambda: self.store.put(key, data, if_absent=True))
                 except AlreadyExists:
-                    self._is_ours(key, data)
+                    self._must_be_ours(key, data)
             elif not self._is_ours(key, data):
                 _tried(lambda: self.store.put(key, data))
+
+    def _must_be_ours(self, key: str, data: bytes) -> None:
+        if not self._is_ours(key, data):
+            raise Transient(f"{key} was taken, and is gone again.", next_step="Nothing was written; it is tried again.")
 
     def _is_ours(self, key: str, data: bytes) -> bool:
         """Whether our bytes lie under the key already; raise LeaseLost where others do."""

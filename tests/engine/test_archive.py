@@ -12,7 +12,7 @@ from backups.engine.archive import Archive, databases
 from backups.engine.errors import Corrupt, LeaseLost, Refused, Transient
 from backups.engine.manifest import Manifest, SchemaEntry, TableEntry
 from backups.engine.types import DataRef
-from storages.stores.base import Denied, Unreachable
+from storages.stores.base import AlreadyExists, Denied, Unreachable
 from tests.engine import histories
 from tests.engine.histories import DATABASE, OTHER_TIMELINE, TIMELINE
 from tests.engine.memory_store import MemoryStore
@@ -150,13 +150,21 @@ class TestClaim:
         self.put(archive, {"by": 1})
         assert archive.read_record(self.key, "slice") == {"by": 1}
 
+    def test_a_key_that_was_taken_and_is_gone_is_not_reported_as_written(self, archive, store):
+        def taken(key, data, *, if_absent=False):
+            raise AlreadyExists(f"{key} is taken.")
+
+        store.put = taken
+        with pytest.raises(Transient, match="gone again"):
+            self.put(archive, {"by": 1})
+
     def test_a_claim_is_one_request(self, archive, store):
         self.put(archive, {"by": 1})
         assert [action for action, _ in store.calls] == ["put"]
 
 
 class TestFaults:
-    def test_a_store_that_says_later_is_asked_again(self, archive, store):
+    def test_a_store_that_says_later_is_asked_again(self, archive, store, no_waiting):
         archive.write_database({"name": "shop"})
         store.before = failing(len(module.WAITS), Unreachable("slow down"))
         assert archive.read_database() == {"name": "shop"}
