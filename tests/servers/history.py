@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from backups.engine import moments, mysql, slices
+from backups.engine import mysql, slices
 from backups.engine.archive import Archive
 from backups.engine.manifest import Manifest
 from backups.engine.mysql.restore import RestoreResult, restore

@@ -105,9 +105,10 @@ def _follows(connection: Connection, identity: Identity) -> bool:
     with connection.cursor(pymysql.cursors.DictCursor) as cursor:
         cursor.execute(statement if identity.flavour == "mysql" else "SHOW ALL SLAVES STATUS")
         return any(
-            "Yes" in (row.get(f"{prefix}_IO_Running"), row.get(f"{prefix}_SQL_Running"))
+            row.get(f"{role}_{thread}_Running", "No") != "No"  # Connecting, too
             for row in cursor.fetchall()
-            for prefix in ("Replica", "Slave")
+            for role in ("Replica", "Slave")
+            for thread in ("IO", "SQL")
         )
 
 
