@@ -106,7 +106,10 @@ def delete_many(world: World) -> list[Step]:
     first, second = world.pick(), world.pick()
     if first is second:
         return [delete(world, first)]
-    return [f"DELETE a, b FROM {first} a JOIN {second} b ON a.n % 7 = b.n % 7 WHERE a.n % 7 = 3"]
+    return [
+        f"USE {quoted(first.schema)}",
+        f"DELETE a, b FROM {first} a JOIN {second} b ON a.n % 7 = b.n % 7 WHERE a.n % 7 = 3",
+    ]
 
 
 @feature("savepoints", repeatable=True)
@@ -300,7 +303,7 @@ def rotation(world: World) -> list[Step]:
 @feature("explicit GTID", only="mysql")
 def explicit_gtid(world: World) -> list[Step]:
     """As after a failover: from another server, with a hole behind it."""
-    foreign = f"{world.session}0000000-0000-4000-8000-{world.chance.getrandbits(40):012d}"
+    foreign = f"{world.session}0000000-0000-4000-8000-{world.chance.randrange(10**12):012}"
     return [
         f"SET gtid_next = '{foreign}:{world.chance.randint(1, 99)}'", elsewhere(world), "SET gtid_next = 'AUTOMATIC'",
         change(world),

@@ -176,7 +176,8 @@ def failing(world: World) -> list[Step]:
 
 @feature("range partitions", definitions=True, repeatable=True)
 def by_range(world: World) -> list[Step]:
-    name, other = named(world, "part"), named(world, "ex")
+    schema = quoted(world.schema())
+    name, other = (f"{schema}.{quoted(world.name(kind))}" for kind in ("part", "ex"))
     rows = ", ".join(f"({n}, {world.number()})" for n in range(0, 40, 3))
     return [
         f"CREATE TABLE {name} (a INT, b INT, KEY (b)) PARTITION BY RANGE (a) (PARTITION p0 VALUES LESS THAN (10),"

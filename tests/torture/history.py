@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-ODD = (" ", "`", "'", '"', ".", "–", "ü", "😀", "\\", "%", "$", "/", "select")
+# Neither server takes characters beyond U+FFFF in names.
+ODD = (" ", "`", "'", '"', ".", "–", "ü", "日本", "\\", "%", "$", "/", "@", "-", ";", "select")
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class World:
     def __init__(self, chance: Random, flavour: str, session: int) -> None:
         self.chance, self.flavour, self.session = chance, flavour, session
         self.counter = 0
-        self.schemas = [f"plain{session}", f"odd {session} `ü' 😀"]
+        self.schemas = [f"plain{session}", f"odd {session} `ü' 日"]
         self.tables: list[Table] = []
 
     def number(self) -> int:

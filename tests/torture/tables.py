@@ -102,8 +102,9 @@ TYPES: dict[str, tuple[str, Value, str]] = {
 }
 
 
-def columns(world: World, count: int) -> list[Column]:
-    names = [name for name, (_, _, only) in TYPES.items() if only in ("", world.flavour)]
+def columns(world: World, count: int, everywhere: bool = False) -> list[Column]:
+    """everywhere: only types that every storage engine takes."""
+    names = [name for name, (_, _, only) in TYPES.items() if not only or (only == world.flavour and not everywhere)]
     return [column(world, world.chance.choice(names)) for _ in range(count)]
 
 
@@ -264,7 +265,9 @@ def made_key(world: World) -> list[Step]:
 
 @feature("MyISAM table")
 def isam(world: World) -> list[Step]:
-    return make(world, columns=columns(world, 2), options="ENGINE = MyISAM", transactional=False, plain=False)
+    return make(
+        world, columns=columns(world, 2, everywhere=True), options="ENGINE = MyISAM", transactional=False, plain=False
+    )
 
 
 @feature("MEMORY table")
@@ -274,7 +277,9 @@ def memory(world: World) -> list[Step]:
 
 @feature("Aria table", only="mariadb")
 def aria(world: World) -> list[Step]:
-    return make(world, columns=columns(world, 2), options="ENGINE = Aria", transactional=False, plain=False)
+    return make(
+        world, columns=columns(world, 2, everywhere=True), options="ENGINE = Aria", transactional=False, plain=False
+    )
 
 
 @feature("sequence", only="mariadb")
