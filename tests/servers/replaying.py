@@ -100,7 +100,7 @@ class Pair:
         end = self.slices.kept[-1][0].end if self.slices.kept else self.start
         config = options.pop("config", None) or target_config(self.target)
         with self.source.connect() as connection:
-            zone = engine_server.identify(connection).system_time_zone
+            source = engine_server.identify(connection).settings
         before = target.prepare(config, lambda _: None)
         try:
             return replay(
@@ -109,7 +109,7 @@ class Pair:
                 start=self.start,
                 stop=stop or end,
                 run=options.pop("run", Quiet()),
-                system_time_zone=zone,
+                source=source,
                 **options,
             )
         finally:

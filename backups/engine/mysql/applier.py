@@ -10,7 +10,7 @@ import binascii
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from types import TracebackType
@@ -21,7 +21,7 @@ from pymysql.constants import CLIENT, ER
 
 from backups.engine.errors import EngineError, Refused, Stopped
 from backups.engine.mysql import tsv
-from backups.engine.mysql.context import Session, with_definer
+from backups.engine.mysql.context import Session, text, with_definer
 from backups.engine.mysql.server import (
     Connection,
     ServerConfig,
@@ -32,7 +32,6 @@ from backups.engine.mysql.server import (
     quote,
     rows,
     value,
-    variables,
     version_of,
 )
 from backups.engine.mysql.steps import Control, Done, Format, Rows, Statement, Step
@@ -55,6 +54,7 @@ _SETTINGS = {
     "system_versioning_alter_history": "KEEP",
     "wait_timeout": str(_IDLE_SECONDS),
 }
+_FROM_SOURCE = ("default_storage_engine",)  # what a statement's meaning depends on although the log lacks it
 _SELECTED_ELSEWHERE = "information_schema"  # selected where a statement's own default schema is gone
 _DROP_TEMPORARY = re.compile(rb"(?is)\s*DROP\s+(?:/\*.*?\*/\s*)?TEMPORARY\s+TABLE\b")
 _UNKNOWN_ZONE, _PACKET_TOO_LARGE = 1298, ER.NET_PACKET_TOO_LARGE
@@ -63,14 +63,14 @@ _UNKNOWN_ZONE, _PACKET_TOO_LARGE = 1298, ER.NET_PACKET_TOO_LARGE
 class Applier:
     """A context manager: what was taken is done when `finish` returns; on an exception the rest is given up."""
 
-    def __init__(self, config: ServerConfig, run: Run, *, system_time_zone: str, total: int) -> None:
+    def __init__(self, config: ServerConfig, run: Run, *, source: Mapping[str, str], total: int) -> None:
         self.config = config
         self.run = run
         self.total = total  # source transactions that will come, for the progress; 0: unknown
         self.done, self.last = 0, ""
         self.connection = connect(config, client_flag=CLIENT.LOCAL_FILES)
         try:
-            self._set_up(system_time_zone)
+            self._set_up(source)
         except pymysql.MySQLError as error:
             self.connection.close()
             raise explain(error, "Preparing the session that replays") from error
@@ -79,15 +79,16 @@ class Applier:
         self._failed = False
         self._looked = 0.0
 
-    def _set_up(self, system_time_zone: str) -> None:
+    def _set_up(self, source: Mapping[str, str]) -> None:
         connection = self.connection
         self.flavour = flavour_of(connection)
-        known = variables(connection, tuple(_SETTINGS))
+        names = {str(name).lower() for name, _ in rows(connection, "SHOW SESSION VARIABLES")}
+        wanted = _SETTINGS | {name: text(source[name]) for name in _FROM_SOURCE if name in source}
         self._run("SET SESSION sql_log_bin = 0")
-        self._run("SET SESSION " + ", ".join(f"{name} = {_SETTINGS[name]}" for name in known))
+        self._run("SET SESSION " + ", ".join(f"{name} = {wanted[name]}" for name in wanted if name in names))
         self.packet = min(int(value(connection, "SELECT @@max_allowed_packet")), LARGEST_PACKET)
-        zone = zone_for(system_time_zone, str(value(connection, "SELECT @@system_time_zone")))
-        self.session = Session(self.flavour, zone, dict(_collations(connection)))
+        zone = zone_for(source.get("system_time_zone", ""), str(value(connection, "SELECT @@system_time_zone")))
+        self.session = Session(self.flavour, names, zone, dict(_collations(connection)))
         self.schema: str | None = None
 
     @property

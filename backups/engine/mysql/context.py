@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from backups.engine.errors import Corrupt, Refused
@@ -145,11 +145,13 @@ def decimal(raw: bytes, precision: int, scale: int) -> str:
 class Session:
     """What the replaying session has been set to so far.
 
+    names: the variables that the target has; one of another series that it lacks has no meaning there.
     zone: what stands for the source's SYSTEM time zone on the target, None where nothing does.
     """
 
-    def __init__(self, flavour: Flavour, zone: str | None, collations: Collations) -> None:
+    def __init__(self, flavour: Flavour, names: Container[str], zone: str | None, collations: Collations) -> None:
         self.flavour = flavour
+        self.names = names
         self.zone = zone
         self.collations = collations
         self.known: dict[str, str] = {"character_set_client": UTF8}
@@ -188,7 +190,7 @@ class Session:
             found["time_zone"] = text(self.zone)
         if pairs := query.status.get("character_set_collations"):
             found["character_set_collations"] = self._pairs(pairs)
-        return found
+        return {name: value for name, value in found.items() if name in self.names}
 
     def _pairs(self, pairs: Iterable[tuple[int, int]]) -> str:
         try:

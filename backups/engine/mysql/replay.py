@@ -6,7 +6,7 @@ steps (steps.py), steps are done on the target (applier.py).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -47,20 +47,20 @@ def replay(
     start: Position,
     stop: Position,
     run: Run,
-    system_time_zone: str = "",
+    source: Mapping[str, str],
     total: int = 0,
 ) -> ReplayResult:
     """Apply every transaction after `start` up to and including the last one before `stop`, and no other.
 
     slices: in replay order, each index with its decompressed bytes.  start: what the target holds.
-    system_time_zone: the source's.  total: transactions to come, for the progress.
+    source: the source's settings, as a manifest keeps them.  total: transactions to come, for the progress.
 
     Raises Corrupt where slices do not join or do not hold what their index says, Gap for an incident in the log,
     Refused where the target cannot do it, Transient, and Stopped; the target is then somewhere in between.
     """
     window = Window(start, stop)
     with (
-        Applier(config, run, system_time_zone=system_time_zone, total=total) as applier,
+        Applier(config, run, source=source, total=total) as applier,
         closing(Steps(applier.largest)) as steps,
     ):
         for step in decode(slices, window, steps):

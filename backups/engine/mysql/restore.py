@@ -128,7 +128,7 @@ def _replay(
         start=manifest.position,
         stop=plan.position,
         run=run,
-        system_time_zone=manifest.system_time_zone,
+        source={**manifest.settings, "system_time_zone": manifest.system_time_zone},
         total=sum(point.count for point in plan.slices),
     )
 
