@@ -34,7 +34,7 @@ def wait_for(condition: Callable[[], T], timeout: float = 10, pause: float = 0.0
 
 
 def clean(server: Server) -> None:
-    """Leave a server as it was made: no other connections, user schemas, accounts, prepared branches; writable."""
+    """Leave a server as it was made: no other connections, user schemas, accounts, prepared branches, log; writable."""
     with server.connect() as connection:
         ask = Ask(connection)
         if server.flavour == "mysql":
@@ -48,6 +48,7 @@ def clean(server: Server) -> None:
         for user, host in ask("SELECT user, host FROM mysql.user", text=True):
             if user not in KEPT_ACCOUNTS:
                 ask("DROP USER %s@%s", user, host)
+        wait_for(lambda: _begin_log_anew(ask, server.flavour))
 
 
 def source_config(server: Server, **changes: Any) -> ServerConfig:
@@ -74,6 +75,15 @@ def _end_other_connections(ask: Ask) -> None:
         if user not in ("system user", "event_scheduler"):
             with suppress(pymysql.err.OperationalError):  # it may be gone by now
                 ask(f"KILL {int(thread)}")
+
+
+def _begin_log_anew(ask: Ask, flavour: str) -> bool:
+    """MariaDB refuses while a dump connection that was just ended is still there."""
+    try:
+        ask("RESET BINARY LOGS AND GTIDS" if flavour == "mysql" else "RESET MASTER")
+    except pymysql.err.MySQLError:
+        return False
+    return True
 
 
 def _roll_back_branches(ask: Ask, flavour: str) -> None:
