@@ -94,10 +94,28 @@ def transactions(
     text names it.  kind: "insert", "update", "delete", "ddl" or "xa"; "" for all.
     """
     reader = _Reader(in_order(slices), load)
-    for place in reader.near(lambda point: point.last_us >= since_us and point.first_us <= until_us):
-        for transaction, time in zip(reader.index(place).transactions, reader.times(place), strict=True):
-            if since_us <= time <= until_us and _of_kind(transaction, kind) and _touches(transaction, table):
-                yield _at(transaction, time)
+    for place in reader.within(since_us, until_us):
+        for transaction in reader.timed(place):
+            if since_us <= transaction.time_us <= until_us and matches(transaction, table, kind):
+                yield transaction
+
+
+def newest_first(
+    slices: Iterable[SlicePoint], load: Load, since_us: int, until_us: int, table: str = "", kind: str = ""
+) -> Iterator[tuple[SlicePoint, list[Transaction]]]:
+    """The same from the end, slice by slice: each slice looked at, with what of it matches, newest first too."""
+    reader = _Reader(in_order(slices), load)
+    for place in reversed(list(reader.within(since_us, until_us))):
+        found = [
+            transaction
+            for transaction in reader.timed(place)
+            if since_us <= transaction.time_us <= until_us and matches(transaction, table, kind)
+        ]
+        yield reader.run[place], found[::-1]
+
+
+def matches(transaction: Transaction, table: str, kind: str) -> bool:
+    return _of_kind(transaction, kind) and _touches(transaction, table)
 
 
 def _of_kind(transaction: Transaction, kind: str) -> bool:
@@ -141,6 +159,16 @@ class _Reader:
         before = [time for near in range(reach.start, place) for time in self._recorded(near)]
         after = [time for near in range(place + 1, reach.stop) for time in self._recorded(near)]
         return effective(before, recorded, after)
+
+    def timed(self, place: int) -> list[Transaction]:
+        """One slice's transactions with their effective times."""
+        return [
+            _at(transaction, time)
+            for transaction, time in zip(self.index(place).transactions, self.times(place), strict=True)
+        ]
+
+    def within(self, since_us: int, until_us: int) -> Iterator[int]:
+        return self.near(lambda point: point.last_us >= since_us and point.first_us <= until_us)
 
     def near(self, wanted: Callable[[SlicePoint], bool]) -> Iterator[int]:
         """Places of the slices whose effective times may come from recorded ones in a wanted slice, in order."""

@@ -1,5 +1,6 @@
 """Everest for MySQL, Percona Server and MariaDB: the functions that the rest of the engine's users call."""
 
+from backups.engine.mysql.changes import changed_rows, declared_in
 from backups.engine.mysql.grants import grant_statements
 from backups.engine.mysql.gtid import at_or_before, contains, position_after
 from backups.engine.mysql.load import LoadedCounts, load
@@ -22,9 +23,11 @@ __all__ = [
     "TargetState",
     "at_or_before",
     "capture",
+    "changed_rows",
     "connect",
     "contains",
     "current_position",
+    "declared_in",
     "grant_statements",
     "identify",
     "inspect_target",

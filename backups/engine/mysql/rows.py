@@ -240,14 +240,14 @@ def images(event: Event, table: TableMap, head: RowsHeader | None = None) -> Ite
         at = middle = first.skip(body, at)
         if second:
             if event.type == PARTIAL_UPDATE_ROWS:
-                at = _value_options(body, at, partial)
+                at = value_options(body, at, partial)
             at = second.skip(body, at)
         if at > end or at == start:
             raise Corrupt("A row event ends inside a row.")
         yield start, middle, at
 
 
-def _value_options(body: bytes, at: int, json_columns: int) -> int:
+def value_options(body: bytes, at: int, json_columns: int) -> int:
     """Step over what says which JSON values of an after image are differences."""
     options, at = _packed(body, at)
     return at + (json_columns + 7) // 8 if options & 1 else at
