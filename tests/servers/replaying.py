@@ -14,7 +14,7 @@ from backups.engine.mysql.stream import capture
 from backups.engine.types import Chunk, DataRef, Position, Quiet, SliceIndex
 from everest.demo.compare import Ask, quoted, user_schemas
 from everest.demo.servers import Server
-from tests.helpers import dump_all, source_config, target_config
+from tests.helpers import compare, dump_all, source_config, target_config
 
 
 def position(server: Server) -> Position:
@@ -118,3 +118,25 @@ class Pair:
     def dumps(self) -> tuple[Any, Any]:
         with self.source.connect() as first, self.target.connect() as second:
             return dump_all(first), dump_all(second)
+
+
+def same(pair: Pair) -> ReplayResult:
+    result = pair.replay()
+    first, second = pair.dumps()
+    differences = compare(first, second)
+    assert not differences, differences
+    assert first
+    return result
+
+
+# How most tests begin.
+SCHEMA = "CREATE DATABASE shop"
+USE = "USE shop"
+CAPTURE_ACCOUNT = 2  # statements that make the account for the capture
+ROWS = [
+    "INSERT INTO t (v, n) VALUES ('a', 1), ('b', 2), ('c', 3)",
+    "UPDATE t SET v = 'changed', n = n + 10, at = NOW(6) WHERE n > 1",
+    "DELETE FROM t WHERE n = 1",
+    "INSERT INTO t (v) VALUES ('last')",
+]
+T = "CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(200), n INT, at DATETIME(6), ts TIMESTAMP NULL)"
