@@ -51,6 +51,19 @@ def test_a_missing_row_is_not_a_success(flavour: str, request: Any, tmp_path: Pa
         put_back(target_config(target, tls="off"), target, archive, with_table(manifest, rows=4))
 
 
+def test_a_default_may_come_from_a_sequence_of_a_schema_that_is_made_later(
+    mariadb_source: Server, mariadb_target: Server, tmp_path: Path
+) -> None:
+    statements = (
+        "CREATE DATABASE a", "CREATE DATABASE b", "CREATE SEQUENCE b.s", "CREATE SEQUENCE a.s",
+        "CREATE TABLE a.t (id INT DEFAULT NEXT VALUE FOR b.s)", "INSERT INTO a.t VALUES (DEFAULT), (DEFAULT)",
+        "CREATE TABLE b.t (id INT DEFAULT NEXT VALUE FOR a.s)",
+    )  # fmt: skip
+    archive, manifest = backed_up(mariadb_source, tmp_path, statements)
+    put_back(target_config(mariadb_target, tls="off"), mariadb_target, archive, manifest)
+    assert compare(dump_all(mariadb_source.connect()), dump_all(mariadb_target.connect())) == []
+
+
 @FLAVOURS
 def test_rows_the_target_would_alter_or_leave_out_are_refused(flavour: str, request: Any, tmp_path: Path) -> None:
     source, target = pair(request, flavour)

@@ -199,6 +199,33 @@ def test_ddl_waits_for_the_backup_and_writers_do_not(mysql_source: Server, tmp_p
     assert run.waiting and manifest.rows == 8
 
 
+def test_ddl_that_comes_while_the_view_is_being_opened_does_not_fail(
+    mysql_source: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DDL that waits for the backup lock holds what the global lock wants: MySQL would end it with error 1213."""
+    script(mysql_source, BANK)
+    original, create = view._lock, "CREATE TABLE bank.came (id INT PRIMARY KEY)"
+
+    def create_table(over: threading.Event) -> None:
+        script(mysql_source, [create, "INSERT INTO bank.came VALUES (1)"])
+
+    def lock(*values: Any) -> bool:
+        waits = lambda: running(mysql_source, create, "Waiting for backup lock")  # noqa: E731
+        wait_for(lambda: waits() or there(mysql_source, "bank", "came"))
+        return original(*values)
+
+    monkeypatch.setattr(view, "_lock", lock)
+    with background(create_table):
+        manifest = back_up(source_config(mysql_source, tls="off"), archive_in(tmp_path))
+    assert [table.name for table in manifest.schemas[0].tables] == ["a", "b", "came", "transfers"]
+
+
+def there(server: Server, schema: str, table: str) -> bool:
+    with server.connect() as connection, connection.cursor() as cursor:
+        sql = "SELECT 1 FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
+        return bool(cursor.execute(sql, (schema, table)))
+
+
 @pytest.mark.parametrize(
     "change",
     [

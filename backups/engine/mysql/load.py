@@ -64,10 +64,10 @@ def load(
     try:
         with closing(_session(config)) as control:
             _make_room(control, manifest, replace, run)
-            for schema in manifest.schemas:
-                _run_file(control, archive, schema.create, f"Creating schema {schema.name}", run)
+            _create(control, [(schema.name, schema.create) for schema in manifest.schemas], archive, run)
             _fill(config, archive, manifest, threads, run)
-            broken = _finish(control, archive, manifest, run)
+            finish = [(schema.name, schema.finish) for schema in manifest.schemas if schema.finish]
+            broken = _create(control, finish, archive, run)
     except pymysql.MySQLError as error:
         raise explain(error, "Loading the backup") from error
     tables = sum(len(schema.tables) for schema in manifest.schemas)
@@ -117,15 +117,6 @@ def _make_room(control: Connection, manifest: Manifest, replace: bool, run: Run)
         control.query(f"DROP DATABASE {quote(name)}")
 
 
-def _run_file(control: Connection, archive: Archive, ref: DataRef, doing: str, run: Run) -> None:
-    for statement in sqlfile.parse(archive.read_data(ref)):
-        _stop_if_asked(run)
-        try:
-            _execute(control, statement)
-        except pymysql.MySQLError as error:
-            raise explain(error, f"{doing} ({_named(statement)})") from error
-
-
 def _execute(control: Connection, statement: bytes) -> None:
     """Bytes as they are: a routine's text is in its own character set."""
     control._execute_command(COMMAND.COM_QUERY, statement)
@@ -137,20 +128,20 @@ def _named(statement: bytes) -> str:
     return re.sub(r"\s+", " ", statement[:120].decode("utf-8", "replace"))
 
 
-def _finish(control: Connection, archive: Archive, manifest: Manifest, run: Run) -> tuple[str, ...]:
-    """Programs of all schemas.  What fails for want of another is tried again once the others are there."""
-    files = [_Programs(s.name, list(sqlfile.parse(archive.read_data(s.finish)))) for s in manifest.schemas if s.finish]
+def _create(control: Connection, files: Sequence[tuple[str, DataRef]], archive: Archive, run: Run) -> tuple[str, ...]:
+    """Everything in these files of schemas.  What fails for want of another is tried again after the others."""
+    made = [_File(schema, list(sqlfile.parse(archive.read_data(ref)))) for schema, ref in files]
     waiting = -1
-    while waiting != sum(len(file.left) for file in files):
-        waiting = sum(len(file.left) for file in files)
-        for file in files:
+    while waiting != sum(len(file.left) for file in made):
+        waiting = sum(len(file.left) for file in made)
+        for file in made:
             file.make(control, run)
     control.query("SET SESSION timestamp = DEFAULT")
-    return tuple(sentence for file in files for sentence in file.give_up(control, run))
+    return tuple(sentence for file in made for sentence in file.give_up(control, run))
 
 
-class _Programs:
-    """One schema's finish file, run until nothing more of it succeeds."""
+class _File:
+    """One schema's file of statements, run until nothing more of it succeeds."""
 
     def __init__(self, schema: str, statements: list[bytes]) -> None:
         self.schema = schema

@@ -25,6 +25,7 @@ from backups.engine.mysql.server import (
     ServerConfig,
     connect,
     error_code,
+    error_text,
     explain,
     identify,
     quote,
@@ -35,6 +36,9 @@ from backups.engine.types import DataRef, Run
 OBJECT = 32 << 20  # bytes of lines in one object: a table larger than that is several, cut between rows
 TRIES = 5
 CHANGED = (1412, 1146, 1054, 1049)  # what a view says of a table that DDL has changed, renamed or dropped since
+
+# What SHOW CREATE says of what was dropped after it was listed: table, view, schema, routine, trigger, event, sequence.
+GONE = (1146, 1347, 1049, 1305, 1360, 1539, 4091)
 
 
 class _Changed(Exception):
@@ -105,20 +109,30 @@ class _Job:
         readers = [self._session(identity) for _ in range(self.threads)]
         for connection in readers:
             view.run(connection, "SET SESSION character_set_results = NULL")
-        self.held = view.hold_definitions(control, identity, self.run)
-        schemas, ids = self.reader.schemas(), self.reader.table_ids()
-        tables = [(s, t) for s, schema in enumerate(schemas) for t, table in enumerate(schema.tables) if table.has_rows]
+        with view.definitions_held(control, identity):
+            schemas, ids = self._schemas(), self.reader.table_ids()
+        tables = _with_rows(schemas)
         self.total = sum(schemas[s].tables[t].size for s, t in tables)
         entries: dict[tuple[int, int], TableEntry] = {}
         with view.locked_view(control, readers, self.reader, schemas, self.run) as seen:
-            outside = [(s, t) for s, t in tables if not schemas[s].tables[t].in_view]
-            self._read(readers, schemas, outside, seen, entries)
+            self._read(readers, schemas, _outside(schemas), seen, entries)
         self.run.log(f"The read view is open; the lock was held for {seen.held_us / 1000:.1f} ms.")
-        if self.reader.schemas() != schemas or seen.ids != ids:
-            raise _Changed("A definition changed while the view was opened.")
+        now = self._schemas()
+        if now != schemas or seen.ids != ids:
+            if not seen.definitions_wait or _outside(schemas) or _outside(now):
+                raise _Changed("A definition changed while the view was opened.")
+            schemas, tables = now, _with_rows(now)  # as they have been since the view was opened
         self._read(readers, schemas, [place for place in tables if place not in entries], seen, entries)
         written = tuple(self._schema(s, schema, identity, seen, entries) for s, schema in enumerate(schemas))
         return self._manifest(identity, seen, name, schedule, started, written)
+
+    def _schemas(self) -> tuple[Schema, ...]:
+        try:
+            return self.reader.schemas()
+        except pymysql.MySQLError as error:
+            if error_code(error) in GONE:
+                raise _Changed(f"Something was dropped while definitions were read: {error_text(error)}.") from error
+            raise
 
     def _session(self, identity: Identity | None = None) -> Connection:
         connection = self.stack.enter_context(closing(connect(self.config)))
@@ -178,7 +192,7 @@ class _Job:
 
     def _check(self, schema: Schema, table: Table, seen: View) -> None:
         """That it is still the table of the view; asked while the reading transaction keeps DDL away from it."""
-        if self.held or not table.in_view:
+        if seen.definitions_wait or not table.in_view:
             return
         with self.lock:
             definition, ids = self.reader.table(schema.name, table.name), self.reader.table_ids()
@@ -247,6 +261,16 @@ class _Job:
             rows=sum(table.rows for schema in schemas for table in schema.tables),
         )
         return _with_size(manifest)
+
+
+def _with_rows(schemas: Sequence[Schema]) -> list[tuple[int, int]]:
+    """Places of the tables that hold rows."""
+    return [(s, t) for s, schema in enumerate(schemas) for t, table in enumerate(schema.tables) if table.has_rows]
+
+
+def _outside(schemas: Sequence[Schema]) -> list[tuple[int, int]]:
+    """Those that no consistent snapshot covers."""
+    return [(s, t) for s, t in _with_rows(schemas) if not schemas[s].tables[t].in_view]
 
 
 class _Lines:

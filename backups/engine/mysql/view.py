@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pymysql
@@ -27,7 +27,7 @@ from backups.engine.mysql.server import (
     rows,
     value,
 )
-from backups.engine.types import Position, Run
+from backups.engine.types import Position, Quiet, Run
 
 PATIENCE = 60.0  # seconds that a backup waits for a quiet moment before it gives up
 LONG_QUERY = 2  # seconds a query may have run when the lock is asked for: it would wait for its end, writers too
@@ -40,7 +40,10 @@ Sequences = dict[tuple[str, str], tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What was read under the lock.  view_us: the server's clock once every connection's view was open."""
+    """What was read under the lock.  view_us: the server's clock once every connection's view was open.
+
+    definitions_wait: nobody can change a definition until the control connection closes.
+    """
 
     position: Position
     view_us: int
@@ -48,6 +51,7 @@ class View:
     counters: dict[str, int]
     ids: dict[str, int]
     sequences: Sequences
+    definitions_wait: bool
 
 
 def prepare(connection: Connection, identity: Identity) -> None:
@@ -80,15 +84,27 @@ def hold_definitions(control: Connection, identity: Identity, watcher: Run) -> b
     """Make DDL wait until `control` closes, where the server can and the account may.  MySQL's backup lock."""
     if identity.flavour != "mysql":
         return False
-    run(control, f"SET SESSION lock_wait_timeout = {int(PATIENCE)}")
     try:
         run(control, "LOCK INSTANCE FOR BACKUP")
     except pymysql.MySQLError as error:
-        if error_code(error) in DENIED:
-            watcher.log("Without BACKUP_ADMIN a change of definitions does not wait: each table is checked instead.")
-            return False
-        raise explain(error, "Waiting for a running change of definitions") from error
+        if error_code(error) not in DENIED:
+            raise
+        watcher.log("Without BACKUP_ADMIN a change of definitions does not wait: each table is checked instead.")
+        return False
     return True
+
+
+@contextmanager
+def definitions_held(control: Connection, identity: Identity) -> Iterator[None]:
+    """Where it can be had: no definition changes inside the block."""
+    run(control, f"SET SESSION lock_wait_timeout = {int(PATIENCE)}")
+    try:
+        waits = hold_definitions(control, identity, Quiet())
+    except pymysql.MySQLError as error:
+        raise explain(error, "Waiting for a running change of definitions") from error
+    yield
+    if waits:
+        run(control, "UNLOCK INSTANCE")
 
 
 @contextmanager
@@ -102,30 +118,40 @@ def locked_view(
     deadline = time.monotonic() + PATIENCE
     while True:
         _wait_for_queries(control, deadline, watcher)
-        if _locked(control, schemas, deadline):
+        waits = _locked(control, reader.identity, schemas, deadline, watcher)
+        if waits is not None:
             try:
-                view = _open(control, readers, reader, schemas)
+                view = _open(control, readers, reader, schemas, waits)
                 branches = _prepared(control)
                 if not branches:
                     yield view
                     return
             finally:
                 run(control, "UNLOCK TABLES")
+            if waits:
+                run(control, "UNLOCK INSTANCE")
             _wait_for_branches(branches, deadline, watcher)
             _pause(watcher, PAUSE)
         else:
             _pause(watcher, LOCK_PAUSE)
 
 
-def _locked(control: Connection, schemas: Sequence[Schema], deadline: float) -> bool:
-    """Take the lock within a second, for that long every writer waits too; False where it did not come."""
+def _locked(
+    control: Connection, identity: Identity, schemas: Sequence[Schema], deadline: float, watcher: Run
+) -> bool | None:
+    """Take the lock within a second, for that long every writer waits too; None where it did not come.
+
+    True: definitions wait besides, until `control` closes.
+    """
     run(control, "SET SESSION lock_wait_timeout = 1")
     try:
-        _lock(control, schemas)
-        return True
+        return _lock(control, identity, schemas, watcher)
     except pymysql.MySQLError as error:
         # MySQL keeps the global lock of a FLUSH TABLES that gave up waiting for a table: without this, writers hang.
         run(control, "UNLOCK TABLES")
+        if identity.flavour == "mysql":
+            with suppress(pymysql.MySQLError):  # an account that may not have it holds none
+                run(control, "UNLOCK INSTANCE")
         if error_code(error) != ER.LOCK_WAIT_TIMEOUT:
             raise explain(error, "Locking the tables for an instant") from error
         if time.monotonic() > deadline:
@@ -134,16 +160,19 @@ def _locked(control: Connection, schemas: Sequence[Schema], deadline: float) -> 
                 meaning="Nothing was backed up.",
                 next_step="Run the backup at a quieter time, or end the long-running queries.",
             ) from error
-        return False
+        return None
 
 
-def _lock(control: Connection, schemas: Sequence[Schema]) -> None:
+def _lock(control: Connection, identity: Identity, schemas: Sequence[Schema], watcher: Run) -> bool:
+    """In this order: DDL that waits for the backup lock holds what FLUSH TABLES wants, and MySQL would end it with
+    error 1213; and DDL that waits for a table of LOCK TABLES holds what LOCK INSTANCE wants."""
     try:
         run(control, "FLUSH TABLES WITH READ LOCK")
-        return
+        return hold_definitions(control, identity, watcher)
     except pymysql.MySQLError as error:
         if error_code(error) not in DENIED:
             raise
+    waits = hold_definitions(control, identity, watcher)
     tables = [f"{quote(schema.name)}.{quote(table.name)} READ" for schema in schemas for table in schema.tables]
     try:
         run(control, f"LOCK TABLES {', '.join(tables)}" if tables else "DO 0")
@@ -151,6 +180,7 @@ def _lock(control: Connection, schemas: Sequence[Schema]) -> None:
         if error_code(error) not in DENIED:
             raise
         raise _no_lock(control) from error
+    return waits
 
 
 def _no_lock(control: Connection) -> EngineError:
@@ -163,7 +193,9 @@ def _no_lock(control: Connection) -> EngineError:
     )
 
 
-def _open(control: Connection, readers: Sequence[Connection], reader: Reader, schemas: Sequence[Schema]) -> View:
+def _open(
+    control: Connection, readers: Sequence[Connection], reader: Reader, schemas: Sequence[Schema], waits: bool
+) -> View:
     identity = reader.identity
     started = time.monotonic()
     together(readers, "START TRANSACTION WITH CONSISTENT SNAPSHOT")
@@ -176,7 +208,7 @@ def _open(control: Connection, readers: Sequence[Connection], reader: Reader, sc
         if table.kind == "SEQUENCE"
     }
     counters, ids = reader.counters(), reader.table_ids()
-    return View(position, view_us, int((time.monotonic() - started) * 1e6), counters, ids, sequences)
+    return View(position, view_us, int((time.monotonic() - started) * 1e6), counters, ids, sequences, waits)
 
 
 def _prepared(control: Connection) -> list[str]:
