@@ -194,6 +194,7 @@ class Server:
             *user,
             *only_mysql,
             f"--datadir={self.folder / 'data'}",
+            f"--tmpdir={self.folder / 'tmp'}",  # a MariaDB that starts deletes temporary tables of others there
             f"--bind-address={self.host}",
             f"--port={self.port}",
             f"--socket={self.socket}",
@@ -218,6 +219,7 @@ def start(installation: Installation, folder: Path, *, gtid: bool = True, option
     if not (folder / "data").exists():
         shutil.copytree(_template(installation), folder / "data")
         (folder / "data" / "auto.cnf").unlink(missing_ok=True)
+    (folder / "tmp").mkdir(exist_ok=True)
     if not (folder / "tls").exists():
         tls.write_certificates(folder / "tls")
     if installation.flavour == "mysql":
