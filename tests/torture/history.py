@@ -119,7 +119,7 @@ class World:
     def __init__(self, chance: Random, flavour: str, session: int) -> None:
         self.chance, self.flavour, self.session = chance, flavour, session
         self.counter = 0
-        self.schemas = [f"plain{session}", f"odd {session} `ü' 日"]
+        self.schemas = [f"plain{session}", f"odd 日ü `' {session}"]
         self.tables: list[Table] = []
 
     def number(self) -> int:
