@@ -7,7 +7,7 @@ from django.utils import timezone
 from backups.models import Backup, Database, Restore
 from backups.when import read_moment
 from everest.people import May
-from everest.templatetags.show import exact
+from everest.templatetags.show import exact, typed
 
 ORDER = [Restore.LATEST, Restore.TIME, Restore.BACKUP, Restore.GTID, Restore.BEFORE]
 
@@ -39,6 +39,8 @@ class MomentForm(forms.Form):
         max_length=200,
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
+    # Which timeline a GTID was picked on: "<timeline> <GTID>", as after a restore in place it may lie on two.
+    picked = forms.CharField(required=False, max_length=240, widget=forms.HiddenInput)
     target = forms.ModelChoiceField(Database.objects.none(), empty_label=None)
 
     def __init__(self, *args, source, ranges, user, **kwargs):
@@ -88,7 +90,12 @@ class MomentForm(forms.Form):
             moment_us=data.get("moment_us"),
             moment_gtid=gtid,
             backup=data["backup"] if data["moment"] == Restore.BACKUP else None,
+            timeline=self.picked_timeline(gtid.strip()),
         )
+
+    def picked_timeline(self, gtid):
+        known = {f"{one.pk} {gtid}": one for one in self.source.timelines.all()} if gtid else {}
+        return known.get(self.cleaned_data["picked"])
 
 
 def covered(moment_us, ranges):
@@ -99,6 +106,59 @@ def covered(moment_us, ranges):
         raise ValidationError("Nothing is recoverable yet: a backup has to succeed first.")
     good = "; ".join(f"{exact(one.first, True)} to {exact(one.last, True)}" for one in ranges[-5:])
     raise ValidationError(f"That moment is not recoverable. Recoverable: {good}.")
+
+
+class HistoryForm(forms.Form):
+    """Filters of the list of transactions; all of them may be empty."""
+
+    KINDS = [
+        ("", "Any kind"),
+        ("ddl", "Statements (DDL)"),
+        ("insert", "Inserts"),
+        ("update", "Updates"),
+        ("delete", "Deletes"),
+        ("xa", "XA"),
+    ]
+    since = forms.CharField(label="From", required=False, max_length=40)
+    until = forms.CharField(label="To", required=False, max_length=40)
+    table = forms.CharField(label="Table", required=False, max_length=129)
+    kind = forms.ChoiceField(label="Kind", required=False, choices=KINDS)
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for name, field in self.fields.items():
+            field.widget.attrs |= {"class": "form-select" if name == "kind" else "form-control", "autocomplete": "off"}
+        for name in ("since", "until"):
+            self.fields[name].widget.attrs["placeholder"] = "2026-11-22 18:30:05"
+        self.fields["table"].widget.attrs |= {"placeholder": "table or schema.table", "spellcheck": "false"}
+
+    def clean_since(self):
+        return self.moment("since")
+
+    def clean_until(self):
+        return self.moment("until")
+
+    def moment(self, name):
+        text = self.cleaned_data[name]
+        return read_moment(text, timezone.get_current_timezone()) if text else None
+
+    def clean_table(self):
+        return self.cleaned_data["table"].replace("`", "")
+
+    def asked(self):
+        data = self.cleaned_data
+        return {
+            "since_us": data["since"],
+            "until_us": data["until"],
+            "table": data["table"],
+            "kind": data["kind"],
+        }
+
+    @staticmethod
+    def shown(asked):
+        """What was asked, as the fields hold it."""
+        times = {name: typed(asked[f"{name}_us"]) if asked.get(f"{name}_us") else "" for name in ("since", "until")}
+        return times | {name: asked.get(name, "") for name in ("table", "kind")}
 
 
 class StartForm(forms.Form):

@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from backups import catalog, leases, moments, shipping, sweeping
+from backups import catalog, history, leases, moments, shipping, sweeping
 from backups.engine import layout, verify
 from backups.engine.errors import Corrupt, Gap, LeaseLost, Refused, Stopped
 from backups.models import Backup, Database, Job, Restore, Timeline
@@ -258,4 +258,6 @@ BODIES = {
     Job.VERIFY: verification,
     Job.CHECK: check,
     Job.PUT_BACK: put_back,
+    Job.TRANSACTIONS: history.transactions,
+    Job.ROWS: history.rows,
 }

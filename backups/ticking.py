@@ -20,6 +20,7 @@ log = logging.getLogger("everest.work")
 MOST_BELLS = 20  # that wait in one queue
 MOST_ATTEMPTS = 5  # of one Job whose workers died on it
 DRAFTS_KEPT = timedelta(days=1)
+ROWS_KEPT = timedelta(hours=1)  # they hold data of the databases
 
 
 def tick() -> bool:
@@ -103,8 +104,9 @@ def prune() -> None:
     old = now - timedelta(days=settings.EVEREST_KEEP_JOBS_DAYS)
     Job.objects.exclude(state__in=Job.OPEN).filter(finished_at__lt=old).delete()
     # Checks and resolves come by the thousand and tell nothing after a day.
-    brief = Job.objects.filter(kind__in=[Job.CHECK, Job.RESOLVE]).exclude(state__in=Job.OPEN)
+    brief = Job.objects.filter(kind__in=[Job.CHECK, Job.RESOLVE, Job.TRANSACTIONS]).exclude(state__in=Job.OPEN)
     brief.filter(finished_at__lt=now - DRAFTS_KEPT).delete()
+    Job.objects.filter(kind=Job.ROWS, finished_at__lt=now - ROWS_KEPT).delete()
     Restore.objects.filter(state=Restore.DRAFT, created_at__lt=now - DRAFTS_KEPT).delete()
     WorkerState.objects.filter(name__startswith="cluster ", seen_at__lt=now - DRAFTS_KEPT).delete()
     OrmQ.objects.filter(lock__lt=now - DRAFTS_KEPT).delete()

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from backups.views import backups, databases, restores, schedules
+from backups.views import backups, databases, history, restores, schedules
 
 urlpatterns = [
     path("databases/", databases.databases, name="databases"),
@@ -19,6 +19,14 @@ urlpatterns = [
     path("databases/<uuid:pk>/schedules/preview/", schedules.preview, name="schedule-preview"),
     path("databases/<uuid:pk>/restores/", restores.restores, name="restores"),
     path("databases/<uuid:pk>/restore/", restores.wizard, name="restore-wizard"),
+    path("databases/<uuid:pk>/transactions/", history.transactions, name="transactions"),
+    path("transactions/<int:pk>/", history.found, name="transactions-found"),
+    path("transactions/<int:pk>/part/", history.found_part, name="transactions-part"),
+    path("transactions/<int:pk>/older/", history.older, name="transactions-older"),
+    path("transactions/<int:pk>/rows/", history.show_rows, name="transactions-rows"),
+    path("rows/<int:pk>/", history.rows, name="rows"),
+    path("rows/<int:pk>/part/", history.rows_part, name="rows-part"),
+    path("rows/<int:pk>/more/", history.more_rows, name="rows-more"),
     path("schedules/<uuid:pk>/", schedules.edit, name="schedule-edit"),
     path("schedules/<uuid:pk>/switch/", schedules.switch, name="schedule-switch"),
     path("schedules/<uuid:pk>/delete/", schedules.delete, name="schedule-delete"),

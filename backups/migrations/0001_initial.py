@@ -184,7 +184,7 @@ class Migration(migrations.Migration):
             name='Job',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('backup', 'Backup'), ('restore', 'Restore'), ('resolve', 'Resolve a moment'), ('delete', 'Delete'), ('verify', 'Verify'), ('check', 'Check'), ('put_back', 'Put settings back')], max_length=12)),
+                ('kind', models.CharField(choices=[('backup', 'Backup'), ('restore', 'Restore'), ('resolve', 'Resolve a moment'), ('delete', 'Delete'), ('verify', 'Verify'), ('check', 'Check'), ('put_back', 'Put settings back'), ('transactions', 'List transactions'), ('rows', 'Show rows')], max_length=12)),
                 ('queue', models.CharField(choices=[('short', 'Short'), ('long', 'Long'), ('restore', 'Restore')], max_length=8)),
                 ('state', models.CharField(choices=[('pending', 'Pending'), ('running', 'In progress'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], default='pending', max_length=12)),
                 ('arguments', models.JSONField(blank=True, default=dict)),

@@ -211,6 +211,17 @@ class Database(models.Model):
             return None
         return last
 
+    # -- what happened
+
+    def list_transactions(self, who="", **asked):
+        """A Job that finds one page of transactions: since_us, until_us, table, kind, after (a result's `next`)."""
+        return Job.enqueue(Job.TRANSACTIONS, who=who, database=self, arguments=asked)
+
+    def show_rows(self, transaction, who="", first=0, **more):
+        """A Job that reads changed rows of one transaction of such a page, from row number `first` on."""
+        arguments = {"transaction": transaction, "first": first, **more}
+        return Job.enqueue(Job.ROWS, who=who, database=self, arguments=arguments)
+
     # -- the bucket
 
     def archive(self, storage):
@@ -230,7 +241,7 @@ class Database(models.Model):
 
     def remove(self, keep_data=True, who=""):
         """Forget it; its stored data stays unless told otherwise, then a Job deletes that first."""
-        if self.jobs.filter(state__in=Job.OPEN).exclude(kind=Job.CHECK).exists():
+        if self.jobs.filter(state__in=Job.OPEN).exclude(kind__in=[Job.CHECK, *Job.LOOKS]).exists():
             raise ValidationError(f"{self} has work in progress. Cancel it first.")
         if not keep_data:
             Database.objects.filter(pk=self.pk).update(pitr=False)

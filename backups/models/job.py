@@ -26,6 +26,8 @@ class Job(models.Model):
     OPEN = (PENDING, RUNNING)
     LOG_LIMIT = 200_000  # characters; of a longer log the oldest go
     BACKUP, RESOLVE, DELETE, VERIFY, CHECK, PUT_BACK = "backup", "resolve", "delete", "verify", "check", "put_back"
+    TRANSACTIONS, ROWS = "transactions", "rows"
+    LOOKS = (TRANSACTIONS, ROWS)  # what a person asked to see; nothing changes by it
     KINDS = [
         (BACKUP, "Backup"),
         (RESTORE, "Restore"),
@@ -34,6 +36,8 @@ class Job(models.Model):
         (VERIFY, "Verify"),
         (CHECK, "Check"),
         (PUT_BACK, "Put settings back"),
+        (TRANSACTIONS, "List transactions"),
+        (ROWS, "Show rows"),
     ]
     QUEUES = {
         BACKUP: LONG,
@@ -43,6 +47,8 @@ class Job(models.Model):
         RESOLVE: SHORT,
         CHECK: SHORT,
         PUT_BACK: SHORT,
+        TRANSACTIONS: SHORT,
+        ROWS: SHORT,
     }
 
     kind = models.CharField(max_length=12, choices=KINDS)

@@ -138,6 +138,8 @@ def job(request, pk):
     job = get_object_or_404(Job.objects.select_related("database", "backup", "restore"), pk=pk)
     if job.restore_id:
         return redirect("restore", job.restore_id)
+    if job.kind in Job.LOOKS:  # data of the database: pages of their own, for those who may restore it
+        return redirect("rows" if job.kind == Job.ROWS else "transactions-found", pk)
     context = tab(request, job.database_id, "backups") if job.database_id else {}
     return render(request, "backups/job.html", {**context, "job": job})
 
@@ -145,7 +147,7 @@ def job(request, pk):
 @needs(VIEWER)
 def job_part(request, pk):
     """The polled panel of one Job; once it is over, the page around it is loaded anew, as more has changed."""
-    job = get_object_or_404(Job, pk=pk)
+    job = get_object_or_404(Job.objects.exclude(kind__in=Job.LOOKS), pk=pk)
     response = render(request, "backups/_job.html", {"job": job})
     if job.state not in Job.OPEN:
         response["HX-Refresh"] = "true"

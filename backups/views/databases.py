@@ -130,7 +130,8 @@ def overview(request, pk):
 
 
 def open_jobs(database):
-    return database.jobs.filter(state__in=Job.OPEN).exclude(kind=Job.CHECK).select_related("backup", "restore")
+    jobs = database.jobs.filter(state__in=Job.OPEN).exclude(kind__in=[Job.CHECK, *Job.LOOKS])
+    return jobs.select_related("backup", "restore")
 
 
 def last_slice(database):

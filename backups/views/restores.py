@@ -62,7 +62,7 @@ def asked(request):
     """What a link asked for: ?moment=backup&backup=…&target=…"""
     return {
         name: request.GET[name]
-        for name in ("moment", "backup", "target", "time", "gtid", "before")
+        for name in ("moment", "backup", "target", "time", "gtid", "before", "picked")
         if name in request.GET
     }
 

@@ -1,9 +1,11 @@
 """How values are shown: times with their zone, sizes, durations, states."""
 
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 from django import template
 from django.templatetags.static import static
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
@@ -164,3 +166,13 @@ def place(position):
     """A position as people read it: the GTID set, else file and offset."""
     position = position or {}
     return position.get("gtids") or f"{position.get('file', '')}:{position.get('pos', '')}".strip(":")
+
+
+@register.simple_tag
+def picked(database, moment, transaction, target=""):
+    """The wizard's address with a transaction of the list filled in: "before" it or up to it ("gtid")."""
+    chosen = f"{transaction['timeline']} {transaction['identity']}"
+    asked = {"moment": moment, moment: transaction["identity"], "picked": chosen}
+    if target:
+        asked["target"] = target
+    return f"{reverse('restore-wizard', args=[database.pk])}?{urlencode(asked)}"

@@ -47,6 +47,7 @@ def world(db, local_root):
         backup_job=story.job("backup", database=source, backup=running),
         restore_job=story.job("restore", database=target, restore=drafts["running"]),
         verify_job=story.job("verify", "succeeded", database=source, result={"slices": 40}),
+        list_job=story.listed(source), rows_job=story.rows_shown(source),
     )  # fmt: skip
 
 

@@ -152,5 +152,43 @@ def job(kind, state="running", **more):
     return Job.objects.create(kind=kind, queue=Job.QUEUES[kind], state=state, **(values | more))
 
 
+def transaction(database, number=1200, **more):
+    """One line of the list of transactions."""
+    line = database.timelines.order_by("number").last()
+    last = line and line.slices.last()
+    found = {
+        "slice": last.pk if last else 0, "timeline": str(line.pk) if line else "", "offset": 4, "length": 100,
+        "cursor": {"timeline": 2, "sequence": 5, "offset": 4}, "time_us": 1_795_370_402_000_001,
+        "identity": f"{SERVER}:{number}", "more": 0, "rows": 250, "ddl": "", "xa": "",
+        "tables": [{"name": "shop.orders", "inserts": 1, "updates": 2, "deletes": 247}],
+    }  # fmt: skip
+    return found | more
+
+
+def listed(database, **more):
+    """The Job of a list that has been found, with an older page behind it."""
+    drop = transaction(database, ddl=DROP, tables=[], rows=0)
+    result = {"transactions": [drop, transaction(database, 1199)], "next": drop["cursor"], "looked": 3}
+    values = {"result": result, "arguments": {"since_us": None, "until_us": None, "table": "", "kind": ""}}
+    return job("transactions", "succeeded", database=database, **(values | more))
+
+
+def rows_shown(database, **more):
+    """The Job of a transaction's rows that have been read: one of each kind."""
+    update = {
+        "table": "shop.orders",
+        "kind": "update",
+        "cells": [["id", "7", "", "7", ""], ["what", "<b>", "", "NULL", "null"]],
+    }
+    gone = {
+        "table": "shop.orders",
+        "kind": "delete",
+        "cells": [["id", "8", "", "", "none"], ["raw", "0xff", "unread", "", "none"]],
+    }
+    arguments = {"transaction": transaction(database, 1199), "first": 0, "list": 0}
+    values = {"result": {"rows": [update, gone], "names": "nightly"}, "arguments": arguments}
+    return job("rows", "succeeded", database=database, **(values | more))
+
+
 def workers_at_work():
     WorkerState.seen(WorkerState.TICK)

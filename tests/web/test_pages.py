@@ -15,8 +15,12 @@ from tests.web.test_access import NEVER, PAGES
 INLINE = re.compile(
     r"<script(?![^>]*\bsrc=)|<[^>]+\s(style|on[a-z]+)=|https?://(?!www\.w3\.org)[^\"' <]+\.(js|css|woff2?|png)", re.I
 )
-KINDS = {"storage": BackupStorage, "source": Database, "schedule": Schedule, "backup": Backup, "running": Backup,
-         "restore": Restore, "verify_job": Job, "backup_job": Job}  # fmt: skip
+KINDS = {
+    "storage": BackupStorage.objects, "source": Database.objects, "schedule": Schedule.objects,
+    "backup": Backup.objects, "running": Backup.objects, "restore": Restore.objects, "backup_job": Job.objects,
+    "verify_job": Job.objects.exclude(kind__in=Job.LOOKS), "list_job": Job.objects.filter(kind=Job.TRANSACTIONS),
+    "rows_job": Job.objects.filter(kind=Job.ROWS),
+}  # fmt: skip
 LEAVES = {"health", "favicon", "sign-in", "home", "backup-manifest"}  # no page of ours behind these
 
 
@@ -25,7 +29,7 @@ def addresses():
     for name, (needs, may_get, _) in PAGES.items():
         if may_get is NEVER or name in LEAVES:
             continue
-        rows = KINDS[needs[0]].objects.all() if needs else [None]
+        rows = KINDS[needs[0]].all() if needs else [None]
         yield from (reverse(name, args=[row.pk] if row else []) for row in rows)
 
 
