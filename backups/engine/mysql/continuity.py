@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pymysql
 
 from backups.engine.errors import Forked, Gap
 from backups.engine.mysql import server
-from backups.engine.mysql.gtid import DomainSet, GtidSet
+from backups.engine.mysql.gtid import DomainSet, GtidSet, file_number
 from backups.engine.mysql.server import Identity
 from backups.engine.types import Position
 
@@ -17,14 +18,41 @@ _NEW_TIMELINE = "What was shipped before stays restorable."
 _TAKE_BACKUP = "Take a backup: a new timeline starts with it."
 
 
-def prove(connection: pymysql.Connection[Any], identity: Identity, start: Position) -> None:
-    """Gap where log after `start` is gone; Forked where the server does not have what lies before it."""
+def prove(connection: pymysql.Connection[Any], identity: Identity, start: Position, born: Callable[[str], str]) -> None:
+    """Gap where log after `start` is gone; Forked where the server does not have what lies before it.
+
+    born: a log file's id, asked of the server.
+    """
     if start.get("gtids") is None:
         _prove_file(connection, identity, start)
     elif identity.flavour == "mariadb":
         _prove_domains(connection, DomainSet.parse(start["gtids"]))
     else:
         _prove_gtids(connection, identity, start)
+    if start.get("gtids") is not None and start["server"] == identity.server_uuid:
+        _prove_not_begun_anew(connection, start, born)
+
+
+def _prove_not_begun_anew(connection: pymysql.Connection[Any], start: Position, born: Callable[[str], str]) -> None:
+    """A server that was reset, or lost its log's end in a crash, gives the same numbers to other transactions."""
+    files, name = _files(connection), str(start["file"])
+    newest = list(files)[-1]
+    if name not in files:
+        begun_anew = _kin(newest, name) and file_number(newest) < file_number(name)
+    else:
+        known = start.get("file_id")
+        begun_anew = files[name] < start["pos"] or bool(known and born(name) != known)
+    if begun_anew:
+        raise Forked(
+            f"The server's log is not the one that was shipped up to {name}:{start['pos']}: it was reset, or lost its "
+            "end in a crash, and numbers that were shipped may stand for other transactions now.",
+            meaning=_NEW_TIMELINE,
+            next_step=_TAKE_BACKUP,
+        )
+
+
+def _kin(a: str, b: str) -> bool:
+    return a.rpartition(".")[0] == b.rpartition(".")[0]
 
 
 def _prove_gtids(connection: pymysql.Connection[Any], identity: Identity, start: Position) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pymysql
 
 from backups.engine.errors import Corrupt, EngineError, Forked, Gap, LeaseLost, Transient
-from backups.engine.mysql import continuity, server
+from backups.engine.mysql import continuity, events, server
 from backups.engine.mysql.gtid import GtidSet
 from backups.engine.types import Position
 
@@ -105,6 +106,27 @@ def start(
     else:
         file, pos = continuity.reachable(connection, position)
         command(connection, _DUMP, struct.pack("<IHI", pos, flags, number) + file.encode())
+
+
+def born(config: server.ServerConfig, file: str) -> str:
+    """A log file's id, by its first event; read over a connection of its own, which that is the end of."""
+    connection = server.connect(config, read_timeout=60)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET @source_binlog_checksum = 'CRC32', @master_binlog_checksum = 'CRC32'")
+        # An id that no replica has: the server ends sessions whose id comes twice.
+        number = secrets.randbits(31) | 1 << 31
+        command(connection, _DUMP, struct.pack("<IHI", 4, NON_BLOCKING, number) + file.encode())
+        packets = Packets(connection._sock)
+        while packets.receive(60):
+            for packet in packets.whole():
+                if packet[0] != 0:
+                    raise refusal(packet)
+                if packet[5] == events.FORMAT_DESCRIPTION:
+                    return events.file_id(events.parse(packet[1:], events.CHECKSUM_SIZE))
+        raise Transient(f"The server did not send the beginning of {file}.")
+    finally:
+        connection._force_close()
 
 
 def _prepare(connection: pymysql.Connection[Any], replica_uuid: str) -> None:

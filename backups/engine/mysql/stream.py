@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 
 from backups.engine.errors import Corrupt, EngineError, Gap, LeaseLost, Stopped, Transient
@@ -49,7 +50,7 @@ def capture(
     connection = server.connect(config, read_timeout=60)
     try:
         identity = server.identify(connection)
-        continuity.prove(connection, identity, start)
+        continuity.prove(connection, identity, start, partial(dump.born, config))
         dump.start(connection, start, replica_uuid, mariadb=identity.flavour == "mariadb", drain=drain)
         reader = Reader(dump.Packets(connection._sock), identity, start)
         cutter = Cutter(reader, start, interval, max_bytes, deadline, run, on_caught_up)
