@@ -9,6 +9,7 @@ from typing import Any
 
 import pymysql
 
+from backups.engine.mysql import wide
 from backups.engine.mysql.server import SYSTEM_SCHEMAS, Connection, Identity, quote
 
 Row = tuple[Any, ...]
@@ -97,6 +98,8 @@ class Reader:
         self.connection = connection
         self.identity = identity
         connection.use_unicode, connection.decoders = False, {}
+        # Unconverted: MySQL prints a definition's expressions as they were written, and says it was all utf8mb3.
+        self._charset("NULL")
 
     def schemas(self) -> tuple[Schema, ...]:
         """All user schemas, in order of name."""
@@ -123,11 +126,13 @@ class Reader:
 
     def table(self, schema: str, name: str) -> bytes:
         """CREATE TABLE as it is now, without the AUTO_INCREMENT value."""
-        text: bytes = self._ask(f"SHOW CREATE TABLE {quote(schema)}.{quote(name)}")[0][1]
-        return COUNTER.sub(rb"\1", text, count=1)
+        return COUNTER.sub(rb"\1", self._definition("TABLE", schema, name), count=1)
+
+    def _definition(self, noun: str, schema: str, name: str) -> bytes:
+        text: bytes = self._ask(f"SHOW CREATE {noun} {quote(schema)}.{quote(name)}")[0][1]
+        return wide.mended(self._ask, self.identity, schema, name, text) if b"?" in text else text
 
     def _schema(self, name: str, collation: str) -> Schema:
-        self._charset("utf8mb4")
         definition = self._ask(f"SHOW CREATE DATABASE {quote(name)}")[0][1]
         tables = tuple(self._tables(name))
         return Schema(name, definition, collation, tables, tuple(self._programs(name)))
@@ -144,7 +149,7 @@ class Reader:
 
     def _table(self, schema: str, name: str, engine: str, kind: str, size: int, columns: Columns) -> Table:
         noun = "SEQUENCE" if kind == "SEQUENCE" else "TABLE"
-        text = self._ask(f"SHOW CREATE {noun} {quote(schema)}.{quote(name)}")[0][1]
+        text = self._definition(noun, schema, name)
         counter = COUNTER.search(text)
         stored = columns.get(name, [])
         if kind == "SYSTEM VERSIONED" and not {"ROW START", "ROW END"} & {column[2] for column in stored}:
@@ -183,7 +188,7 @@ class Reader:
         """
         self._charset(charset)
         row = self._ask(f"SHOW CREATE {kind} {quote(schema)}.{quote(name)}")[0]
-        self._charset("utf8mb4")
+        self._charset("NULL")
         place = {"VIEW": 1, "EVENT": 3}.get(kind, 2)
         if row[place] is None:
             raise pymysql.err.OperationalError(1142, f"SHOW CREATE {kind} of {schema}.{name} shows no definition")
