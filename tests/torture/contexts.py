@@ -13,15 +13,15 @@ MODES = (
 )
 
 
-def _session(name: str, value: str, only: str = "", repeatable: bool = False, ascii: bool = False) -> Context:
-    return Context(f"SET SESSION {name} = {value}", f"SET SESSION {name} = DEFAULT", only, repeatable, ascii)
+def _session(name: str, value: str, only: str = "", **settings: bool) -> Context:
+    return Context(f"SET SESSION {name} = {value}", f"SET SESSION {name} = DEFAULT", only, **settings)
 
 
 CONTEXTS |= {
     "statement format": _session("binlog_format", "STATEMENT", repeatable=True),
     "mixed format": _session("binlog_format", "MIXED", repeatable=True),
-    "minimal row images": _session("binlog_row_image", "MINIMAL"),
-    "noblob row images": _session("binlog_row_image", "NOBLOB"),
+    "minimal row images": _session("binlog_row_image", "MINIMAL", partial=True),
+    "noblob row images": _session("binlog_row_image", "NOBLOB", partial=True),
     "compressed transactions": _session("binlog_transaction_compression", "ON", "mysql"),
     "rows with their query": _session("binlog_rows_query_log_events", "ON", "mysql"),
     "tagged GTIDs": Context("SET gtid_next = 'AUTOMATIC:torture'", "SET gtid_next = 'AUTOMATIC'", "mysql"),

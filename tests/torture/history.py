@@ -78,13 +78,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Feature:
-    """repeatable: the statements give the same rows on a replica in STATEMENT format too."""
+    """repeatable: the statements give the same rows on a replica in STATEMENT format too.
+
+    whole_rows: with partial row images the log does not hold what the statements do, and replicas differ.
+    """
 
     name: str
     make: Callable[[World], list[Step]]
     only: str = ""
     repeatable: bool = False
     definitions: bool = False
+    whole_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,18 +100,19 @@ class Context:
     only: str = ""
     repeatable: bool = False  # only for units that are
     ascii: bool = False  # only for units that are plain ASCII
+    partial: bool = False  # logs less than whole rows
 
 
 FEATURES: dict[str, Feature] = {}
 CONTEXTS: dict[str, Context] = {}
 
 
-def feature(name: str, *, only: str = "", repeatable: bool = False, definitions: bool = False) -> Callable[..., Any]:
+def feature(name: str, **settings: Any) -> Callable[..., Any]:
     """Register a function that makes one unit's statements in a world."""
 
     def register(make: Callable[[World], list[Step]]) -> Callable[[World], list[Step]]:
         assert name not in FEATURES, name
-        FEATURES[name] = Feature(name, make, only, repeatable, definitions)
+        FEATURES[name] = Feature(name, make, **settings)
         return make
 
     return register
@@ -177,7 +182,7 @@ def generate(seed: str, flavour: str, extra: int = 60) -> History:
         flavour,
         seed,
         tuple(units),
-        snapshot=chance.randint(len(worlds) + 1, len(units) * 2 // 3),
+        snapshot=chance.randint(len(units) // 10, len(units) * 6 // 10),
         max_bytes=chance.choice((2_000, 20_000, 1 << 20)),
         cuts=(0.0, *sorted(chance.random() for _ in range(chance.randint(1, 2))), 1.0),
     )
@@ -198,7 +203,11 @@ def _deck(chance: Random, flavour: str) -> Iterator[str]:
 def _contexts(chance: Random, one: Feature, settings: Iterator[str]) -> list[str]:
     """None, one or two contexts, taken from a shuffled deck so that each has its turn."""
     names = [next(settings) for _ in range(chance.choice((0, 1, 1, 2)))]
-    return [name for name in dict.fromkeys(names) if one.repeatable or not CONTEXTS[name].repeatable]
+    return [name for name in dict.fromkeys(names) if _fits(one, CONTEXTS[name])]
+
+
+def _fits(one: Feature, context: Context) -> bool:
+    return (one.repeatable or not context.repeatable) and not (one.whole_rows and context.partial)
 
 
 def _unit(world: World, one: Feature, names: list[str]) -> Unit:

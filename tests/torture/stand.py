@@ -37,6 +37,7 @@ SHARED = (
     "CREATE DATABASE shared",
     "CREATE TABLE shared.counted (id INT AUTO_INCREMENT PRIMARY KEY, who INT, n INT, KEY (who))",
 )
+DURING = 40  # units beside a backup
 CALM_AFTER = 2  # tries of a backup that met changed definitions: the next one is given none
 
 
@@ -127,7 +128,7 @@ class Stand:
                 self._wait(connection, word)
                 ask(f"STOP {word}")
             if not self._reached(ask, gtids):
-                raise OracleFailed(f"The replica is not at {gtids}.")
+                raise OracleFailed(f"The replica is not at {gtids}: {_status(connection, word)}")
 
     def _reached(self, ask: Ask, gtids: str) -> bool:
         if self.flavour == "mariadb":
@@ -139,17 +140,15 @@ class Stand:
     def _wait(self, connection: Any, word: str) -> None:
         name = "Replica" if word == "REPLICA" else "Slave"
         deadline = time.monotonic() + PATIENCE
-        with connection.cursor(pymysql.cursors.DictCursor) as cursor:
-            while True:
-                cursor.execute(f"SHOW {word} STATUS")
-                status = cursor.fetchone()
-                if status["Last_SQL_Errno"] or status["Last_IO_Errno"]:
-                    raise OracleFailed(f"The replica stopped: {status['Last_SQL_Error']}{status['Last_IO_Error']}")
-                if status[f"{name}_SQL_Running"] == "No":
-                    return
-                if time.monotonic() > deadline:
-                    raise OracleFailed(f"The replica did not get there: {status}")
-                time.sleep(0.02)
+        while True:
+            status = _status(connection, word)
+            if status["Last_SQL_Errno"] or status["Last_IO_Errno"]:
+                raise OracleFailed(f"The replica stopped: {status['Last_SQL_Error']}{status['Last_IO_Error']}")
+            if status[f"{name}_SQL_Running"] == "No":
+                return
+            if time.monotonic() > deadline:
+                raise OracleFailed(f"The replica did not get there: {status}")
+            time.sleep(0.02)
 
     # The judgement
 
@@ -245,6 +244,12 @@ def _place(position: Position) -> str:
     return str(position["gtids"])
 
 
+def _status(connection: Any, word: str) -> dict[str, Any]:
+    with connection.cursor(pymysql.cursors.DictCursor) as cursor:
+        cursor.execute(f"SHOW {word} STATUS")
+        return dict(cursor.fetchone())
+
+
 def _execute(server: Server, *statements: str) -> None:
     with server.connect() as connection:
         for statement in statements:
@@ -262,6 +267,7 @@ class Play:
         self.lock = threading.Condition()
         self.ended = 0
         self.phase = "backup"
+        self.limit = 0  # of units that may end before the backup has: the others lie behind it
         self.calm = threading.Event()
         self.calm.set()
         self.errors: list[BaseException] = []
@@ -285,7 +291,8 @@ class Play:
                 raise self.errors[0]
 
     def _snapshot(self) -> Manifest | None:
-        self.phase = "during"
+        with self.lock:
+            self.phase, self.limit = "during", self.ended + DURING
         try:
             return mysql.snapshot(
                 self.stand.reading, self.archive, timeline=self.timeline, backup=str(uuid.uuid4()), name="torture",
@@ -295,7 +302,9 @@ class Play:
             self.outcome.refused.append(str(error))
             return None
         finally:
-            self.phase = "slices"
+            with self.lock:
+                self.phase = "slices"
+                self.lock.notify_all()
             self.calm.set()
 
     def _lane(self, units: list[Unit]) -> None:
@@ -304,6 +313,8 @@ class Play:
             for unit in units:
                 if unit.definitions:
                     self.calm.wait(PATIENCE)
+                with self.lock:
+                    self.lock.wait_for(lambda: self.phase != "during" or self.ended < self.limit, PATIENCE)
                 self._unit(unit, sessions)
                 with self.lock:
                     self.ended += 1
