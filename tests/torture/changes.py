@@ -229,7 +229,10 @@ def branch(world: World) -> str:
 
 
 def prepared(world: World, name: str) -> list[Step]:
-    return [f"XA START {name}", change(world), change(world), f"XA END {name}", f"XA PREPARE {name}"]
+    """No AUTO_INCREMENT is drawn: a replica does that at XA PREPARE, and keeps it after XA ROLLBACK."""
+    keyless = world.pick(key=False)
+    steps = insert(world, keyless), update(world, world.pick()), delete(world, world.pick())
+    return [f"XA START {name}", *steps, f"XA END {name}", f"XA PREPARE {name}"]
 
 
 def elsewhere(world: World) -> str:

@@ -141,11 +141,13 @@ class World:
     def schema(self) -> str:
         return self.chance.choice(self.schemas)
 
-    def pick(self, *, plain: bool = False, key: bool = False, transactional: bool = True) -> Table:
+    def pick(self, *, plain: bool = False, key: bool | None = None, transactional: bool = True) -> Table:
         fit = [
             table
             for table in self.tables
-            if (table.plain or not plain) and (table.key or not key) and (table.transactional or not transactional)
+            if (table.plain or not plain)
+            and (key is None or table.key == key)
+            and (table.transactional or not transactional)
         ]
         return self.chance.choice(fit)
 
@@ -174,7 +176,8 @@ def generate(seed: str, flavour: str, extra: int = 60) -> History:
     chosen = known + chance.choices(known, k=extra)
     chance.shuffle(chosen)
     for number in range(SESSIONS):  # something to work on
-        units += [_unit(worlds[number], FEATURES["plain table"], []) for _ in range(3)]
+        names = ("plain table", "plain table", "table without primary key")
+        units += [_unit(worlds[number], FEATURES[name], []) for name in names]
     settings = _deck(chance, flavour)
     for one in chosen:
         units.append(_unit(chance.choice(worlds), one, _contexts(chance, one, settings)))

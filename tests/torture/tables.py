@@ -252,7 +252,7 @@ def gap(world: World) -> list[Step]:
 
 @feature("table of 300 columns", repeatable=True)
 def wide(world: World) -> list[Step]:
-    more = (f"w{n} VARCHAR(10) DEFAULT '{n}'" if n % 3 else f"w{n} INT" for n in range(300))
+    more = (f"w{n} VARCHAR(4) DEFAULT '{n}'" if n % 3 else f"w{n} INT" for n in range(300))
     return make(world, *more, plain=False, rows=1)
 
 
