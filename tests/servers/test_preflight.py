@@ -208,3 +208,12 @@ def test_a_target_that_feeds_or_follows_others_is_refused(new_server: Any) -> No
     config = target_config(second)
     script(second, ["RESET BINARY LOGS AND GTIDS", follow, "START REPLICA"])
     assert "is itself a replica" in line(preflight_target(config, None, None), "Topology").message
+
+
+def test_a_replica_that_does_not_log_what_it_applies_is_refused(new_server: Any) -> None:
+    first, second = new_server("mysql"), new_server("mysql", options=("--log-replica-updates=OFF",))
+    follow = f"SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {first.port}, SOURCE_USER = 'root', SOURCE_AUTO_POSITION = 1"
+    config = source_config(second)
+    script(second, ["RESET BINARY LOGS AND GTIDS", f"CHANGE REPLICATION SOURCE TO {follow}", "START REPLICA"])
+    check = line(preflight_source(config), "Replica")
+    assert check.state == "fail" and "log_replica_updates" in check.fix
