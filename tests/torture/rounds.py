@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 from everest.demo.servers import Installation
@@ -28,8 +27,7 @@ def rounds(
     patience: float = SHRINK_SECONDS,
 ) -> None:
     """Until the deadline (time.monotonic) or `most` rounds; at least one.  patience: seconds to cut one down."""
-    with ExitStack() as stack:
-        stand = stack.enter_context(Stand(installation, folder / "0"))
+    with Stand(installation, folder) as stand:
         for number in range(first, first + most):
             history = generate(f"{seed}/{number}", installation.flavour)
             print(f"{installation.flavour} seed {seed} round {number}: {len(history.units)} units", flush=True)
@@ -37,8 +35,6 @@ def rounds(
                 outcome = stand.run(history)
             except OracleFailed as error:
                 report.different.append(f"Seed {seed} round {number}: {error}")
-                stack.close()
-                stand = stack.enter_context(Stand(installation, folder / str(number + 1)))
                 outcome = Outcome()
             report.add(outcome)
             if outcome.differences:

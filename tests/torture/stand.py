@@ -85,22 +85,29 @@ class Stand:
         self.stack.close()
 
     def run(self, history: History, one_by_one: bool = False) -> Outcome:
-        """History, backup, slices, restores, comparisons; the source is empty again afterwards.
+        """History, backup, slices, restores, comparisons.
 
         one_by_one: the sessions' units in their order, none beside another.
         """
         outcome = Outcome()
         archive, timeline = Archive(MemoryStore(), str(uuid.uuid4())), str(uuid.uuid4())
-        try:
-            _execute(self.source, *FOLLOWER, *SHARED)
-            self.reading = source_config(self.source)
-            start = self._position()
-            manifest = Play(self, history, archive, timeline, outcome, one_by_one).run()
-            if manifest:
-                self._judge(history, archive, manifest, start, outcome)
-        finally:
-            clean(self.source)
+        self._begin()
+        start = self._position()
+        manifest = Play(self, history, archive, timeline, outcome, one_by_one).run()
+        if manifest:
+            self._judge(history, archive, manifest, start, outcome)
         return outcome
+
+    def _begin(self) -> None:
+        """Source and replica empty, with a log that begins here."""
+        word = "REPLICA" if self.flavour == "mysql" else "SLAVE"
+        clean(self.source)
+        _execute(self.replica, f"STOP {word}", f"RESET {word}")
+        clean(self.replica)
+        if self.flavour == "mariadb":
+            _execute(self.replica, "SET GLOBAL gtid_slave_pos = ''")
+        _execute(self.source, *FOLLOWER, *SHARED)
+        self.reading = source_config(self.source)
 
     # The oracle
 
@@ -128,14 +135,17 @@ class Stand:
                 self._wait(connection, word)
                 ask(f"STOP {word}")
             if not self._reached(ask, gtids):
-                raise OracleFailed(f"The replica is not at {gtids}: {_status(connection, word)}")
+                raise OracleFailed(f"The replica is not at {gtids} but at {self._now(ask)}.")
 
     def _reached(self, ask: Ask, gtids: str) -> bool:
         if self.flavour == "mariadb":
-            ((now,),) = ask("SELECT @@gtid_slave_pos", text=True)
-            return sorted(now.split(",")) == sorted(gtids.split(","))
+            return sorted(self._now(ask).split(",")) == sorted(gtids.split(","))
         ((same,),) = ask("SELECT GTID_SUBSET(%s, @@gtid_executed) AND GTID_SUBSET(@@gtid_executed, %s)", gtids, gtids)
         return bool(same)
+
+    def _now(self, ask: Ask) -> str:
+        name = "gtid_slave_pos" if self.flavour == "mariadb" else "gtid_executed"
+        return str(ask(f"SELECT @@GLOBAL.{name}", text=True)[0][0])
 
     def _wait(self, connection: Any, word: str) -> None:
         name = "Replica" if word == "REPLICA" else "Slave"
