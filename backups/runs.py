@@ -147,6 +147,7 @@ def _restore(row: Restore, run: JobRun) -> dict[str, Any]:
         replace=row.touched or row.replace == row.target.name,
         remember=lambda values: remember(row, values),
         run=run,
+        accounts=row.accounts,
     )
     return asdict(result)
 

@@ -46,8 +46,10 @@ def clean(server: Server) -> None:
         for schema in user_schemas(ask):
             ask(f"DROP DATABASE {quoted(schema)}")
         for user, host in ask("SELECT user, host FROM mysql.user", text=True):
-            if user not in KEPT_ACCOUNTS:
-                ask("DROP USER %s@%s", user, host)
+            if user == "PUBLIC":  # MariaDB's name for everybody stays once it was given anything
+                ask("REVOKE ALL PRIVILEGES, GRANT OPTION FROM PUBLIC")
+            elif user not in KEPT_ACCOUNTS:
+                ask("DROP USER %s@%s" if host else "DROP ROLE %s", *filter(None, (user, host)))
         wait_for(lambda: _begin_log_anew(ask, server.flavour))
 
 

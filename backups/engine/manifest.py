@@ -44,6 +44,8 @@ class Manifest:
     view_us: when the read view was complete, by the server's clock; started_us and finished_us by the worker's.
     All three are microseconds since the epoch, UTC.  size: bytes of all data objects as stored.
     settings: the server variables that replay and restore need.  schedule: a uuid, or "".
+    accounts: SQL that makes the server's accounts; backups before Everest kept them have none.
+    inexact: sentences about what could not be carried exactly.
     """
 
     backup: str
@@ -63,6 +65,8 @@ class Manifest:
     schemas: tuple[SchemaEntry, ...]
     size: int
     rows: int
+    accounts: DataRef | None = None
+    inexact: tuple[str, ...] = ()
 
     def data(self) -> Iterator[DataRef]:
         """Every data object that this backup needs."""
@@ -72,12 +76,12 @@ class Manifest:
                 yield from table.objects
             if schema.finish:
                 yield schema.finish
+        if self.accounts:
+            yield self.accounts
 
     def point(self, storage: str = "", pinned: bool = False) -> BackupPoint:
         """The backup as plan and retention see it."""
-        return BackupPoint(
-            self.backup, self.timeline, self.position, self.view_us, storage, self.schedule, pinned
-        )
+        return BackupPoint(self.backup, self.timeline, self.position, self.view_us, storage, self.schedule, pinned)
 
 
 def to_body(manifest: Manifest) -> dict[str, Any]:
@@ -87,7 +91,9 @@ def to_body(manifest: Manifest) -> dict[str, Any]:
 def from_body(body: dict[str, Any]) -> Manifest:
     """Raise Corrupt where the body is not a manifest's."""
     try:
-        return Manifest(**{**body, "schemas": tuple(_schema(entry) for entry in body["schemas"])})
+        accounts = data_ref(body["accounts"]) if body.get("accounts") else None
+        more = {"accounts": accounts, "inexact": tuple(body.get("inexact", ()))}
+        return Manifest(**{**body, **more, "schemas": tuple(_schema(entry) for entry in body["schemas"])})
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"A manifest does not hold what a manifest holds ({error}).") from error
 

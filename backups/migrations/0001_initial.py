@@ -157,6 +157,7 @@ class Migration(migrations.Migration):
                 ('moment_gtid', models.CharField(blank=True, max_length=200)),
                 ('plan', models.JSONField(blank=True, null=True)),
                 ('replace', models.CharField(blank=True, help_text="The target's name, typed, where it holds schemas", max_length=64)),
+                ('accounts', models.BooleanField(default=False, help_text="Put back the backup's accounts that the target does not have")),
                 ('touched', models.BooleanField(default=False, help_text='The target has been changed: a retry may replace what it holds')),
                 ('target_settings', models.JSONField(blank=True, default=dict, help_text='Settings to put back on the target, also after a crash')),
                 ('state', models.CharField(choices=[('draft', 'Not started'), ('pending', 'Pending'), ('running', 'In progress'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], default='draft', max_length=12)),

@@ -49,6 +49,9 @@ class Restore(models.Model):
     # Filled when the moment is resolved and planned: position, last and next transaction, slices, bytes, schemas lost.
     plan = models.JSONField(null=True, blank=True)
     replace = models.CharField(max_length=64, blank=True, help_text="The target's name, typed, where it holds schemas")
+    accounts = models.BooleanField(
+        default=False, help_text="Put back the backup's accounts that the target does not have"
+    )
     touched = models.BooleanField(
         default=False, help_text="The target has been changed: a retry may replace what it holds"
     )
@@ -110,12 +113,12 @@ class Restore(models.Model):
         """Schemas of the target that would be replaced or dropped: [{"schema", "rows"}]."""
         return (self.plan or {}).get("loses", [])
 
-    def start(self, replace="", who="", ring=True):
+    def start(self, replace="", who="", ring=True, accounts=False):
         """Go; ValidationError with the reason why not.  Of two people who press the button, one starts it."""
         self._check_start(replace)
         with transaction.atomic():
             started = Restore.objects.filter(pk=self.pk, state=self.DRAFT).update(
-                state=self.PENDING, replace=replace, error=""
+                state=self.PENDING, replace=replace, accounts=accounts, error=""
             )
             if not started:
                 raise ValidationError("This restore was started already.")

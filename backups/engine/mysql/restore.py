@@ -13,6 +13,8 @@ from backups.engine.archive import Archive
 from backups.engine.errors import Corrupt, EngineError, Refused
 from backups.engine.manifest import Manifest
 from backups.engine.mysql import target
+from backups.engine.mysql.accounts import require as require_accounts
+from backups.engine.mysql.accounts import restore as restore_accounts
 from backups.engine.mysql.load import LoadedCounts, load
 from backups.engine.mysql.replay import ReplayResult, replay
 from backups.engine.mysql.server import ServerConfig
@@ -25,7 +27,8 @@ class RestoreResult:
 
     rows: of the snapshot.  transactions: replayed after it, `last` being the identity of the newest ("" for none).
     skipped: account statements and changes to system schemas.  prepared: XA branches that were open at the moment.
-    broken: sentences about views that were broken at the source already.
+    broken: sentences about what is not as it was at the source: views that were broken there already, values that
+    the backup could not carry exactly, accounts that the target refused.
     """
 
     backup: str
@@ -49,10 +52,12 @@ def restore(
     remember: Callable[[dict[str, str]], None],
     run: Run,
     threads: int = 4,
+    accounts: bool = False,
 ) -> RestoreResult:
     """Bring the target to the plan's moment: afterwards it holds exactly the schemas of that moment.
 
     archives: by storage name.  replace: the target's user schemas may be dropped.
+    accounts: put back, too, the backup's accounts that the target does not have.
     remember: gets, before anything is changed, the settings to give to `put_back` should this run not do it itself.
 
     Raises Refused before anything was touched; later also Corrupt, Gap, Transient, Stopped: their `meaning` says
@@ -61,12 +66,17 @@ def restore(
     _belongs(plan, manifest)
     state = target.inspect(config)
     target.refuse(state, manifest, replace=replace)
+    if accounts:
+        require_accounts(config, manifest.accounts)
     with _prepared(config, remember, run):
         run.log(f"Loading backup {manifest.name}: {manifest.rows:,} rows, {len(manifest.schemas)} schemas.")
         archive = archives[plan.backup.storage]
         loaded = load(config, archive, manifest, threads=threads, replace=replace, run=run)
         _all_loaded(loaded, manifest)
         replayed = _replay(config, plan, manifest, archives, run)
+        refused = restore_accounts(config, archive, manifest.accounts, run) if accounts and manifest.accounts else ()
+    for sentence in manifest.inexact:
+        run.log(sentence)
     for name in replayed.prepared:
         run.log(f"XA branch {name} was prepared, not committed, at this moment: it is not applied.")
     if replayed.skipped:
@@ -80,7 +90,7 @@ def restore(
         last=replayed.last,
         skipped=replayed.skipped,
         prepared=replayed.prepared,
-        broken=loaded.broken,
+        broken=loaded.broken + manifest.inexact + refused,
     )
 
 

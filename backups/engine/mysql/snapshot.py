@@ -16,7 +16,7 @@ from backups.engine import layout
 from backups.engine.archive import Archive
 from backups.engine.errors import Stopped, Transient
 from backups.engine.manifest import Manifest, SchemaEntry, TableEntry
-from backups.engine.mysql import sqlfile, tsv, view
+from backups.engine.mysql import accounts, sqlfile, tsv, view
 from backups.engine.mysql.grants import require_sight
 from backups.engine.mysql.schema import Reader, Schema, Table, innodb_name, numbers_of
 from backups.engine.mysql.server import (
@@ -97,6 +97,7 @@ class _Job:
     stack: ExitStack
     failed: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    inexact: list[str] = field(default_factory=list)  # sentences
     done: int = 0
     total: int = 0
 
@@ -124,7 +125,9 @@ class _Job:
             schemas, tables = now, _with_rows(now)  # as they have been since the view was opened
         self._read(readers, schemas, [place for place in tables if place not in entries], seen, entries)
         written = tuple(self._schema(s, schema, identity, seen, entries) for s, schema in enumerate(schemas))
-        return self._manifest(identity, seen, name, schedule, started, written)
+        made = self._put("accounts", "sql", sqlfile.render(accounts.read(control, identity)))
+        manifest = self._manifest(identity, seen, name, schedule, started, written)
+        return _with_size(replace(manifest, accounts=made, inexact=tuple(sorted(self.inexact))))
 
     def _schemas(self) -> tuple[Schema, ...]:
         try:
@@ -241,7 +244,7 @@ class _Job:
         started: int,
         schemas: tuple[SchemaEntry, ...],
     ) -> Manifest:
-        manifest = Manifest(
+        return Manifest(
             backup=self.backup,
             name=name,
             database=self.archive.database,
@@ -260,7 +263,6 @@ class _Job:
             size=0,
             rows=sum(table.rows for schema in schemas for table in schema.tables),
         )
-        return _with_size(manifest)
 
 
 def _with_rows(schemas: Sequence[Schema]) -> list[tuple[int, int]]:
