@@ -1,5 +1,6 @@
 # Every target does all its set-up, can be repeated, and says in one line each what it is doing.
 #   make demo [STORAGE=s3] [ONCE=1] [PORT=8000]    make test [ONLY=tests/engine]    make lint    make lock
+#   make torture [MINUTES=20] [SEED=7] [FLAVOUR=mysql]
 SHELL := /bin/bash
 PYTHON := $(shell for each in python3 python3.11 python3.12 python3.13; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
@@ -21,7 +22,7 @@ if ! $(1) >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: demo test lint lock
+.PHONY: demo test torture lint lock
 .ONESHELL:
 
 demo: $(VENV)/ready
@@ -33,6 +34,9 @@ test: $(VENV)/ready
 	$(call need,command -v zstd,zstd)
 	echo "Testing against real servers (MySQL, MariaDB, S3, a browser)"
 	exec $(RUN) -m pytest $(ONLY)
+
+torture: $(VENV)/ready
+	@exec $(RUN) -m tests.torture --minutes=$(or $(MINUTES),5) $(if $(SEED),--seed=$(SEED)) $(if $(FLAVOUR),--flavour=$(FLAVOUR))
 
 lint: $(VENV)/ready
 	@set -e

@@ -206,7 +206,7 @@ def clock(world: World) -> list[Step]:
         f"CREATE TABLE {name} (id INT AUTO_INCREMENT PRIMARY KEY, d DATETIME(6), ts TIMESTAMP(3) NULL, v VARCHAR(90))",
         f"INSERT INTO {name} (d, ts, v) VALUES (NOW(6), NOW(), CONNECTION_ID())",
         f"INSERT INTO {name} (d, ts, v) VALUES (UTC_TIMESTAMP(), NULL, DAYNAME(NOW()))",
-        f"INSERT INTO {name} (d, v) VALUES (CURDATE(), DATABASE() IS NULL)",
+        f"INSERT INTO {name} (d, v) VALUES (CURDATE(), LENGTH(CURTIME()))",
     ]
 
 

@@ -175,12 +175,11 @@ def generate(seed: str, flavour: str, extra: int = 60) -> History:
     known = [one for one in FEATURES.values() if one.only in ("", flavour)]
     chosen = known + chance.choices(known, k=extra)
     chance.shuffle(chosen)
-    for number in range(SESSIONS):  # something to work on
+    deck = _Deck(chance, flavour)
+    for world in worlds:  # something to work on
         names = ("plain table", "plain table", "table without primary key")
-        units += [_unit(worlds[number], FEATURES[name], []) for name in names]
-    settings = _deck(chance, flavour)
-    for one in chosen:
-        units.append(_unit(chance.choice(worlds), one, _contexts(chance, one, settings)))
+        units += [_unit(world, FEATURES[name], deck) for name in names]
+    units += [_unit(chance.choice(worlds), one, deck, chance.choice((0, 1, 1, 2))) for one in chosen]
     return History(
         flavour,
         seed,
@@ -196,27 +195,33 @@ def prologue(world: World) -> Iterator[str]:
         yield f"CREATE DATABASE {quoted(name)} CHARACTER SET {charset}"
 
 
-def _deck(chance: Random, flavour: str) -> Iterator[str]:
-    names = [name for name, context in CONTEXTS.items() if context.only in ("", flavour)]
-    while True:
-        chance.shuffle(names)
-        yield from names
+class _Deck:
+    """Contexts, shuffled, so that each has its turn."""
+
+    def __init__(self, chance: Random, flavour: str) -> None:
+        self.chance = chance
+        self.all = [name for name, context in CONTEXTS.items() if context.only in ("", flavour)]
+        self.left: list[str] = []
+
+    def draw(self, one: Feature, steps: list[Step], count: int) -> list[str]:
+        """Names of the next contexts that fit these steps."""
+        if len(self.left) < len(self.all):
+            self.left += self.chance.sample(self.all, len(self.all))
+        fit = [name for name in dict.fromkeys(self.left) if _fits(CONTEXTS[name], one, steps)][:count]
+        for name in fit:
+            self.left.remove(name)
+        return fit
 
 
-def _contexts(chance: Random, one: Feature, settings: Iterator[str]) -> list[str]:
-    """None, one or two contexts, taken from a shuffled deck so that each has its turn."""
-    names = [next(settings) for _ in range(chance.choice((0, 1, 1, 2)))]
-    return [name for name in dict.fromkeys(names) if _fits(one, CONTEXTS[name])]
+def _fits(context: Context, one: Feature, steps: list[Step]) -> bool:
+    if (context.repeatable and not one.repeatable) or (context.partial and one.whole_rows):
+        return False
+    return not context.ascii or all(isinstance(step, str) and step.isascii() for step in steps)
 
 
-def _fits(one: Feature, context: Context) -> bool:
-    return (one.repeatable or not context.repeatable) and not (one.whole_rows and context.partial)
-
-
-def _unit(world: World, one: Feature, names: list[str]) -> Unit:
+def _unit(world: World, one: Feature, deck: _Deck, count: int = 0) -> Unit:
     steps = one.make(world)
-    plain = all(isinstance(step, str) and step.isascii() for step in steps)
-    names = [name for name in names if plain or not CONTEXTS[name].ascii]
+    names = deck.draw(one, steps, count)
     before = [CONTEXTS[name].before for name in names]
     after = [CONTEXTS[name].after for name in reversed(names)]
     return Unit(world.session, (one.name, *names), (*before, *steps, *after), one.definitions)
