@@ -34,10 +34,11 @@ PROGRAMS = (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column whose values are stored (not generated)."""
+    """A column whose values are stored (not generated).  charset: "" where it holds no text."""
 
     name: str
     type: str
+    charset: str = ""
 
     @property
     def expression(self) -> str:
@@ -152,23 +153,24 @@ class Reader:
         text = self._definition(noun, schema, name)
         counter = COUNTER.search(text)
         stored = columns.get(name, [])
-        if kind == "SYSTEM VERSIONED" and not {"ROW START", "ROW END"} & {column[2] for column in stored}:
+        if kind == "SYSTEM VERSIONED" and not {"ROW START", "ROW END"} & {expression for _, expression in stored}:
             # Without columns of its own for the period the table has two that only their names reveal.
-            stored = [*stored, ("row_start", "timestamp", ""), ("row_end", "timestamp", "")]
-        kept = tuple(Column(c, t) for c, t, expression in stored if expression in ("", "ROW START", "ROW END"))
+            stored = [*stored, *((Column(period, "timestamp"), "") for period in ("row_start", "row_end"))]
+        kept = tuple(column for column, expression in stored if expression in ("", "ROW START", "ROW END"))
         return Table(
             name, engine, kind, COUNTER.sub(rb"\1", text, count=1), kept, int(counter[2]) if counter else 0, size
         )
 
     def _columns(self, schema: str) -> Columns:
         found = self._ask(
-            "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COALESCE(GENERATION_EXPRESSION, '')"
+            "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COALESCE(GENERATION_EXPRESSION, ''), CHARACTER_SET_NAME"
             " FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s ORDER BY TABLE_NAME, ORDINAL_POSITION",
             schema,
         )
         columns: Columns = {}
-        for table, name, kind, expression in found:
-            columns.setdefault(_text(table), []).append((_text(name), _text(kind).lower(), _text(expression)))
+        for table, name, kind, expression, charset in found:
+            column = Column(_text(name), _text(kind).lower(), _text(charset))
+            columns.setdefault(_text(table), []).append((column, _text(expression)))
         return columns
 
     def _programs(self, schema: str) -> Iterator[Program]:
@@ -177,7 +179,7 @@ class Reader:
         for query in PROGRAMS:
             found = []
             for kind, name, charset in self._ask(query, schema):
-                names = tuple(column[0] for column in columns.get(_text(name), [])) if kind == b"VIEW" else ()
+                names = tuple(column.name for column, _ in columns.get(_text(name), [])) if kind == b"VIEW" else ()
                 found.append(self._program(_text(kind), schema, _text(name), _text(charset), names))
             yield from _in_order(found, schema)
 
@@ -206,7 +208,7 @@ class Reader:
             return tuple(cursor.fetchall())
 
 
-Columns = dict[str, list[tuple[str, str, str]]]
+Columns = dict[str, list[tuple[Column, str]]]  # by table; with the expression of a generated one
 
 
 def _in_order(programs: list[Program], schema: str) -> Iterator[Program]:

@@ -17,6 +17,7 @@ from backups.engine.archive import Archive
 from backups.engine.errors import Stopped, Transient
 from backups.engine.manifest import Manifest, SchemaEntry, TableEntry
 from backups.engine.mysql import accounts, sqlfile, tsv, view
+from backups.engine.mysql.exact import Look
 from backups.engine.mysql.grants import require_sight
 from backups.engine.mysql.schema import Reader, Schema, Table, innodb_name, numbers_of
 from backups.engine.mysql.server import (
@@ -179,11 +180,14 @@ class _Job:
         view.run(connection, "SAVEPOINT everest")
         try:
             source = f"{quote(schema.name)}.{quote(table.name)}{history}"
-            lines = _Lines(tsv.select(connection, f"SELECT {columns} FROM {source}", self._poll), self._count)
+            look = Look(schema.name, table, self.reader.identity)
+            blocks = tsv.select(connection, f"SELECT {columns} FROM {source}", self._poll, look)
+            lines = _Lines(blocks, self._count)
             objects: list[DataRef] = []
             while lines.more:
                 number = len(objects)
                 objects.append(self._put(f"rows-{place}-{number}", "tsv", lines.next_object()))
+            self.inexact += look.inexact(connection)
             self._check(schema, table, seen)
         except pymysql.MySQLError as error:
             if error_code(error) in CHANGED:

@@ -23,11 +23,16 @@ FULL_PACKET = 0xFFFFFF  # a payload of this length goes on in the next packet
 POLL_SECONDS = 2.0
 
 
-def select(connection: Connection, sql: str, poll: Callable[[], None]) -> Iterator[tuple[bytes, int]]:
+Look = Callable[[bytes, Sequence[Sequence[bytes]]], None]
+
+
+def select(
+    connection: Connection, sql: str, poll: Callable[[], None], look: Look | None = None
+) -> Iterator[tuple[bytes, int]]:
     """Lines of a query's result and how many they are, in blocks of about a megabyte (or one huge row).
 
     poll: called at least every few seconds, also while the server is silent; what it raises ends the query.
-    A connection whose generator was not used up must be closed.
+    look: gets each block and the rows in it.  A connection whose generator was not used up must be closed.
     """
     connection._execute_command(COMMAND.COM_QUERY, sql)
     packets = _Packets(connection, poll)
@@ -35,7 +40,10 @@ def select(connection: Connection, sql: str, poll: Callable[[], None]) -> Iterat
     while True:
         rows, nulls, done = packets.rows()
         if rows:
-            yield _lines(rows, nulls), len(rows)
+            block = _lines(rows, nulls)
+            if look:
+                look(block, rows)
+            yield block, len(rows)
         if done:
             return
 

@@ -1,0 +1,71 @@
+"""Whether rows are exact as text: what a later LOAD DATA would refuse or alter is found out while they are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from backups.engine.errors import Refused
+from backups.engine.mysql.schema import Table
+from backups.engine.mysql.server import Connection, Identity, quote, rows
+
+UTF8 = ("utf8mb4", "utf8mb3", "utf8")
+# A JSON number that SQL made of a DECIMAL may print like this; parsed from text it is a DOUBLE, 19.90 becomes 19.9.
+DECIMAL = re.compile(rb"\.\d+0(?!\d)|\d{17}")
+
+
+class Look:
+    """Looks at one table's rows as they pass by."""
+
+    def __init__(self, schema: str, table: Table, identity: Identity) -> None:
+        self.schema = schema
+        self.table = table
+        numbered = list(enumerate(table.columns))
+        self.texts = [n for n, column in numbered if column.charset in UTF8 and column.type not in ("enum", "set")]
+        self.jsons = [n for n, column in numbered if column.type == "json" and identity.flavour == "mysql"]
+        self.decimals = False
+
+    def __call__(self, block: bytes, found: Sequence[Sequence[bytes]]) -> None:
+        """Raise Refused for text that is none in its column's character set."""
+        if self.texts and not _is_text(block):  # as a whole first: most blocks hold nothing but UTF-8
+            for n in self.texts:
+                if not _is_text(b"\0".join([row[n] for row in found])):
+                    self._refuse(n, found)
+        if not self.decimals:
+            self.decimals = any(DECIMAL.search(b"\0".join([row[n] for row in found])) for n in self.jsons)
+
+    def _refuse(self, n: int, found: Sequence[Sequence[bytes]]) -> None:
+        column = self.table.columns[n]
+        value = next(row[n] for row in found if not _is_text(row[n]))
+        raise Refused(
+            f"{self.schema}.{self.table.name}: column {column.name} holds bytes that are no {column.charset} text"
+            f" (0x{value[:40].hex()}).",
+            meaning="No server takes them back into such a column, so no backup is taken.",
+            next_step=f"Mend the value, or make the column binary: ALTER TABLE {quote(self.schema)}."
+            f"{quote(self.table.name)} MODIFY {quote(column.name)} with VARBINARY or BLOB.",
+        )
+
+    def inexact(self, connection: Connection) -> list[str]:
+        """Sentences about rows that come back differently; asked of the same view that the rows were read in."""
+        if not self.decimals:
+            return []
+        columns = [quote(self.table.columns[n].name) for n in self.jsons]
+        differs = " OR ".join(
+            f"CAST({c} AS CHAR) COLLATE utf8mb4_bin <> CAST(CAST(CAST({c} AS CHAR) AS JSON) AS CHAR)" for c in columns
+        )
+        name = f"{quote(self.schema)}.{quote(self.table.name)}"
+        count = int(rows(connection, f"SELECT COUNT(*) FROM {name} WHERE {differs}")[0][0])
+        if not count:
+            return []
+        return [
+            f"{count:,} rows of {self.schema}.{self.table.name} hold JSON numbers of type DECIMAL. From this backup"
+            " they come back as DOUBLE, with other digits: 19.90 as 19.9. What slices change after it is exact."
+        ]
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True
