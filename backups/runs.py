@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 
 from backups import catalog, history, leases, moments, shipping, sweeping
@@ -14,7 +15,10 @@ from backups.engine import layout, verify
 from backups.engine.errors import Corrupt, Gap, LeaseLost, Refused, Stopped
 from backups.models import Backup, Database, Job, Restore, Timeline
 from backups.queue import EXPECTED, JobRun, NotYet, unexpected
+from everest.models import Event
+from storages.models import BackupStorage
 
+PROBLEMS_KEPT = 20  # of a verification, on the Database; all are in its Job's log
 DRAIN_WAIT = 15  # seconds beyond a lease's length that a restore waits for the shipper of its target
 
 
@@ -223,20 +227,41 @@ def delete(job: Job, run: JobRun) -> dict[str, Any]:
 
 
 def verification(job: Job, run: JobRun) -> dict[str, Any]:
-    """Prove one backup's timeline, or all of the database's newest one."""
+    """Prove one backup's timeline, or every timeline that holds something; the result stays on the Database."""
     database = job.database
-    timeline = job.backup.timeline if job.backup else database.timelines.order_by("number").last()
-    if timeline is None:
+    timelines = [job.backup.timeline] if job.backup and job.backup.timeline else timelines_held(database)
+    if not timelines:
         raise Refused(f"There is nothing to verify for {database} yet.")
-    report = verify.verify(database.archives(), str(timeline.pk), database.module.at_or_before, run)
-    for problem in report.problems:
-        run.log(f"{problem.key}: {problem.what}")
-    if report.problems:
-        first = report.problems[0]
-        raise Corrupt(
-            f"{len(report.problems)} of {report.objects} objects are damaged, first {first.key}: {first.what}"
-        )
-    return {"objects": report.objects, "size": report.size, "timeline": str(timeline.pk)}
+    archives, total = database.archives(), verify.Report()
+    for timeline in timelines:
+        total += verify.verify(archives, str(timeline.pk), database.module.at_or_before, run)
+    if job.backup is None or total.problems:
+        _note_verified(database, len(timelines), total)
+    if total.problems:
+        first = total.problems[0]
+        raise Corrupt(f"{len(total.problems)} of {total.objects} objects are damaged, first {first.key}: {first.what}")
+    return {"timelines": len(timelines), "objects": total.objects, "size": total.size}
+
+
+def timelines_held(database: Database) -> list[Timeline]:
+    """Those of which something is stored."""
+    held = Q(backups__state=Backup.SUCCEEDED) | Q(slices__isnull=False)
+    return list(database.timelines.filter(held).distinct().order_by("number"))
+
+
+def _note_verified(database: Database, timelines: int, report: verify.Report) -> None:
+    problems = [{"key": one.key, "what": one.what} for one in report.problems[:PROBLEMS_KEPT]]
+    found = {"timelines": timelines, "objects": report.objects, "size": report.size, "problems": problems}
+    Database.objects.filter(pk=database.pk).update(verified_at=timezone.now(), verified=found)
+    if problems:
+        Event.note("Everest", "found damage", database, problems[0]["key"])
+
+
+def rebuild_catalogue(job: Job, run: JobRun) -> dict[str, Any]:
+    storage = BackupStorage.objects.filter(pk=job.arguments["storage"]).first()
+    if storage is None:
+        raise Refused("The storage whose catalogue was to be read is no longer there.")
+    return asdict(catalog.rebuild(storage, run))
 
 
 def check(job: Job, run: JobRun) -> dict[str, Any]:
@@ -259,6 +284,7 @@ BODIES = {
     Job.VERIFY: verification,
     Job.CHECK: check,
     Job.PUT_BACK: put_back,
+    Job.CATALOG: rebuild_catalogue,
     Job.TRANSACTIONS: history.transactions,
     Job.ROWS: history.rows,
 }

@@ -73,8 +73,8 @@ def _busy(database: Database) -> set[str]:
     reading = Restore.objects.filter(source=database, state__in=[Restore.PENDING, Restore.RUNNING])
     found = {part for one in reading if one.plan for part in (one.plan["timeline"], one.plan["backup"]["id"])}
     for job in database.jobs.filter(state=Job.RUNNING, kind__in=[Job.BACKUP, Job.VERIFY]).select_related("backup"):
-        timeline = job.backup.timeline_id if job.backup else database.timelines.order_by("number").last().pk
-        found |= {str(timeline), str(job.backup_id)}
+        every = database.timelines.values_list("pk", flat=True)
+        found |= {str(job.backup_id), *map(str, [job.backup.timeline_id] if job.backup else every)}
     return found - {"None"}
 
 

@@ -13,12 +13,13 @@ from django_q.brokers import get_broker
 from django_q.models import OrmQ
 
 from backups import leases, shipping
-from backups.models import Database, Job, Restore, Schedule, WorkerState
+from backups.models import Backup, Database, Job, Restore, Schedule, WorkerState
 
 log = logging.getLogger("everest.work")
 
 MOST_BELLS = 20  # that wait in one queue
 MOST_ATTEMPTS = 5  # of one Job whose workers died on it
+VERIFY_AGAIN = timedelta(days=1)
 DRAFTS_KEPT = timedelta(days=1)
 ROWS_KEPT = timedelta(hours=1)  # they hold data of the databases
 
@@ -96,6 +97,20 @@ def put_settings_back() -> None:
             Job.enqueue(Job.PUT_BACK, database=restore.target, restore=restore)
 
 
+def verify_databases() -> None:
+    """Everything is read again and proven every few days; after a try that failed, on the next day."""
+    if not settings.EVEREST_VERIFY_DAYS:
+        return
+    now = timezone.now()
+    old = now - timedelta(days=settings.EVEREST_VERIFY_DAYS)
+    due = Q(verified_at__lt=old) | Q(verified_at=None, created_at__lt=old)
+    tried = Q(state__in=Job.OPEN) | Q(created_at__gt=now - VERIFY_AGAIN)
+    recent = Job.objects.filter(tried, kind=Job.VERIFY, backup=None, database__isnull=False).values("database")
+    held = Backup.objects.filter(state=Backup.SUCCEEDED).values("database")
+    for database in Database.objects.filter(due, pk__in=held).exclude(pk__in=recent):
+        database.verify("Everest")
+
+
 def prune() -> None:
     """Once an hour: old Jobs, drafts and worker states; doorbells that nobody can read."""
     if not WorkerState.win("prune", 3600):
@@ -119,5 +134,6 @@ STEPS: list[Callable[[], None]] = [
     start_shipping,
     check_databases,
     put_settings_back,
+    verify_databases,
     prune,
 ]

@@ -40,6 +40,7 @@ urlpatterns = [
     path("restores/<int:pk>/part/", restores.part, name="restore-part"),
     path("restores/<int:pk>/start/", restores.start, name="restore-start"),
     path("restores/<int:pk>/cancel/", restores.cancel, name="restore-cancel"),
+    path("catalogue/<int:pk>/", backups.rebuild, name="catalogue"),
     path("jobs/<int:pk>/", backups.job, name="job"),
     path("jobs/<int:pk>/part/", backups.job_part, name="job-part"),
     path("jobs/<int:pk>/cancel/", backups.job_cancel, name="job-cancel"),

@@ -30,6 +30,12 @@ class Report:
     size: int = 0
     problems: list[Problem] = field(default_factory=list)
 
+    def __iadd__(self, other: Report) -> Report:
+        self.objects += other.objects
+        self.size += other.size
+        self.problems += other.problems
+        return self
+
 
 def verify(
     archives: Mapping[str, Archive], timeline: str, at_or_before: AtOrBefore, run: Run, every: int = 1

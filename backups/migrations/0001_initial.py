@@ -55,6 +55,8 @@ class Migration(migrations.Migration):
                 ('ship_failures', models.PositiveIntegerField(default=0, editable=False, help_text='Runs in a row that failed')),
                 ('ship_retry_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('caught_up_at', models.DateTimeField(blank=True, editable=False, help_text="The server's position equalled the last slice's end then", null=True)),
+                ('verified_at', models.DateTimeField(blank=True, editable=False, null=True)),
+                ('verified', models.JSONField(blank=True, default=dict, editable=False, help_text='timelines, objects, size in bytes, problems (key, what)')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('pitr_storage', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='pitr_databases', to='storages.backupstorage')),
             ],
@@ -185,7 +187,7 @@ class Migration(migrations.Migration):
             name='Job',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('backup', 'Backup'), ('restore', 'Restore'), ('resolve', 'Resolve a moment'), ('delete', 'Delete'), ('verify', 'Verify'), ('check', 'Check'), ('put_back', 'Put settings back'), ('transactions', 'List transactions'), ('rows', 'Show rows')], max_length=12)),
+                ('kind', models.CharField(choices=[('backup', 'Backup'), ('restore', 'Restore'), ('resolve', 'Resolve a moment'), ('delete', 'Delete'), ('verify', 'Verify'), ('check', 'Check'), ('put_back', 'Put settings back'), ('catalog', "Read a storage's catalogue"), ('transactions', 'List transactions'), ('rows', 'Show rows')], max_length=12)),
                 ('queue', models.CharField(choices=[('short', 'Short'), ('long', 'Long'), ('restore', 'Restore')], max_length=8)),
                 ('state', models.CharField(choices=[('pending', 'Pending'), ('running', 'In progress'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], default='pending', max_length=12)),
                 ('arguments', models.JSONField(blank=True, default=dict)),

@@ -68,6 +68,12 @@ class Database(models.Model):
         null=True, blank=True, editable=False, help_text="The server's position equalled the last slice's end then"
     )
 
+    # What reading everything again has proven.
+    verified_at = models.DateTimeField(null=True, blank=True, editable=False)
+    verified = models.JSONField(
+        default=dict, blank=True, editable=False, help_text="timelines, objects, size in bytes, problems (key, what)"
+    )
+
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -165,7 +171,7 @@ class Database(models.Model):
         return backup
 
     def verify(self, who="", ring=True, backup=None):
-        """Re-read what is stored and prove it: one backup, or the newest timeline with all its slices."""
+        """Re-read what is stored and prove it: one backup's timeline, or all that is restorable."""
         return Job.enqueue(Job.VERIFY, who=who, ring=ring, database=self, backup=backup)
 
     # -- point-in-time recovery

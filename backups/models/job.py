@@ -26,7 +26,7 @@ class Job(models.Model):
     OPEN = (PENDING, RUNNING)
     LOG_LIMIT = 200_000  # characters; of a longer log the oldest go
     BACKUP, RESOLVE, DELETE, VERIFY, CHECK, PUT_BACK = "backup", "resolve", "delete", "verify", "check", "put_back"
-    TRANSACTIONS, ROWS = "transactions", "rows"
+    CATALOG, TRANSACTIONS, ROWS = "catalog", "transactions", "rows"
     LOOKS = (TRANSACTIONS, ROWS)  # what a person asked to see; nothing changes by it
     KINDS = [
         (BACKUP, "Backup"),
@@ -36,6 +36,7 @@ class Job(models.Model):
         (VERIFY, "Verify"),
         (CHECK, "Check"),
         (PUT_BACK, "Put settings back"),
+        (CATALOG, "Read a storage's catalogue"),
         (TRANSACTIONS, "List transactions"),
         (ROWS, "Show rows"),
     ]
@@ -43,6 +44,7 @@ class Job(models.Model):
         BACKUP: LONG,
         VERIFY: LONG,
         DELETE: LONG,
+        CATALOG: LONG,
         RESTORE: RESTORE,
         RESOLVE: SHORT,
         CHECK: SHORT,
@@ -89,6 +91,12 @@ class Job(models.Model):
         if ring:
             transaction.on_commit(job.ring)
         return job
+
+    @classmethod
+    def rebuild_catalogue(cls, storage, who=""):
+        """Bring rows for everything that a storage holds; one Job a storage is enough at a time."""
+        same = {"kind": cls.CATALOG, "arguments": {"storage": storage.pk}}
+        return cls.objects.filter(state__in=cls.OPEN, **same).first() or cls.enqueue(who=who, **same)
 
     def ring(self):
         from backups.queue import ring

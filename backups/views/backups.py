@@ -141,7 +141,8 @@ def job(request, pk):
     if job.kind in Job.LOOKS:  # data of the database: pages of their own, for those who may restore it
         return redirect("rows" if job.kind == Job.ROWS else "transactions-found", pk)
     context = tab(request, job.database_id, "backups") if job.database_id else {}
-    return render(request, "backups/job.html", {**context, "job": job})
+    template = "backups/job.html" if job.database_id else "backups/job_alone.html"
+    return render(request, template, {**context, "job": job})
 
 
 @needs(VIEWER)
@@ -152,6 +153,16 @@ def job_part(request, pk):
     if job.state not in Job.OPEN:
         response["HX-Refresh"] = "true"
     return response
+
+
+@require_POST
+@needs(ADMINISTRATOR)
+def rebuild(request, pk):
+    """Bring rows for everything that a storage holds: after the loss of the metadata, or from another installation."""
+    storage = get_object_or_404(BackupStorage, pk=pk)
+    job = Job.rebuild_catalogue(storage, request.user.username)
+    note(request, "reads the catalogue of storage", storage)
+    return redirect("job", job.pk)
 
 
 @require_POST

@@ -279,6 +279,7 @@ def test_the_bucket_alone_brings_everything_back(shop, other, mysql_source, mysq
     assert [span.first_us for span in again.ranges()] == [first for first, _ in spans]
     restore(again, other)
     assert not compare(content(mysql_source), content(mysql_target))
+    assert done(Job.rebuild_catalogue(storage, "ann")).result["backups"] == 1
     assert catalog.rebuild(storage).slices == report.slices == Slice.objects.count()
 
 
@@ -316,11 +317,15 @@ def test_a_schedule_keeps_its_copies(shop, storage):
 def test_verify_reads_everything_and_finds_damage(shop, mysql_source, tmp_path):
     back_up(shop)
     assert done(shop.verify("ann")).result["objects"] > 1
+    shop.refresh_from_db()
+    assert shop.verified["objects"] > 1 and shop.verified["problems"] == []
     victim = next(path for path in tmp_path.rglob("*.tsv.zst"))
     victim.chmod(0o644)
     victim.write_bytes(victim.read_bytes()[:-1] + b"x")
     job = queue.run_job_now(shop.verify("ann"))
     assert job.state == Job.FAILED and victim.name in job.error
+    shop.refresh_from_db()
+    assert shop.verified_at and [one["key"].endswith(victim.name) for one in shop.verified["problems"]] == [True]
 
 
 def test_settings_of_a_target_go_back_after_a_restore_that_died(shop, other, mysql_target):

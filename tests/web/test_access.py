@@ -23,6 +23,7 @@ PAGES = {
     "storage-edit": (("storage",), ADMINISTRATOR, ADMINISTRATOR),
     "storage-test": (("storage",), NEVER, ADMINISTRATOR),
     "storage-delete": (("storage",), ADMINISTRATOR, ADMINISTRATOR),
+    "catalogue": (("storage",), NEVER, ADMINISTRATOR),
     "databases": ((), VIEWER, VIEWER),
     "database-add": ((), ADMINISTRATOR, ADMINISTRATOR),
     "database": (("source",), VIEWER, VIEWER),

@@ -4,11 +4,11 @@ from backups.management.command import WHO, EverestCommand, Exit, Failure, datab
 
 
 class Command(EverestCommand):
-    help = "Read everything of DATABASE's newest timeline again and prove hashes, chain and coverage."
+    help = "Read everything that is stored of DATABASE again and prove hashes, chain and coverage."
 
     def arguments(self, parser):
         parser.add_argument("database")
-        parser.add_argument("--backup", metavar="NAME", help="Only this backup")
+        parser.add_argument("--backup", metavar="NAME", help="Only this backup's timeline")
 
     def work(self, options):
         database = database_named(options["database"])
