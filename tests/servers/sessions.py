@@ -40,6 +40,10 @@ SESSIONS: dict[str, list[list[str | bytes]]] = {
     ],
     "auto increment": [
         ["SET auto_increment_increment = 10, auto_increment_offset = 3", "INSERT INTO t (v) VALUES ('a'), ('b')"],
+        ["SET binlog_format = STATEMENT, auto_increment_increment = 10, auto_increment_offset = 3", "INSERT INTO t (v) VALUES ('a'), ('b')"],
+        ["BEGIN", "INSERT INTO t (v) VALUES ('burns an id')", "ROLLBACK"],
+        ["SET binlog_format = STATEMENT", "INSERT INTO t (v) VALUES ('after the burnt one')"],
+        ["SET binlog_format = STATEMENT", "SELECT LAST_INSERT_ID(77)", "INSERT INTO t (v) VALUES (LAST_INSERT_ID())"],
         ["INSERT INTO t (v) VALUES ('c')", "DELETE FROM t WHERE v = 'c'"],
         ["ALTER TABLE t AUTO_INCREMENT = 500"],
     ],

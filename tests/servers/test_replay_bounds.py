@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -184,3 +185,22 @@ def test_the_sources_system_zone_is_not_guessed(
         clean_schemas(connection)
     with pytest.raises(Refused, match="depends on the source's system time zone"):
         pair.replay()
+
+
+def test_a_slice_that_is_not_what_its_index_says_is_refused(mysql_pair: Pair) -> None:
+    mysql_pair.run(SCHEMA, USE, T, *ROWS)
+    ((index, data),) = mysql_pair.capture().kept
+    first, second, *rest = index.transactions
+    swapped = (replace(first, identity=second.identity), replace(second, identity=first.identity), *rest)
+    cut = (replace(first, length=first.length + 1), second, *rest)
+    for transactions in (swapped, cut):
+        mysql_pair.slices.kept = [(replace(index, transactions=transactions), data)]
+        with pytest.raises(Corrupt, match=r"where its index says|does not hold what its index says"):
+            replay(
+                target_config(mysql_pair.target),
+                mysql_pair.slices,
+                start=mysql_pair.start,
+                stop=index.end,
+                run=Quiet(),
+                source={},
+            )
