@@ -22,6 +22,7 @@ from pymysql.constants import CLIENT, ER
 from backups.engine.errors import EngineError, Refused, Stopped
 from backups.engine.mysql import tsv
 from backups.engine.mysql.context import Session, text, with_definer
+from backups.engine.mysql.load import is_there
 from backups.engine.mysql.server import (
     Connection,
     ServerConfig,
@@ -189,6 +190,8 @@ class Applier:
             self._load(sql, step.file) if step.file else self._run(sql)
         except pymysql.MySQLError as error:
             code = error_code(error)
+            if is_there(sql, error):
+                return
             if code != query.error_code and not (code == ER.BAD_TABLE_ERROR and _DROP_TEMPORARY.match(sql)):
                 raise
         else:

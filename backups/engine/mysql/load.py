@@ -36,6 +36,7 @@ from backups.engine.types import DataRef, Run
 MISSING = (1146, 1305, 1356, 1049, 1054)
 # Warnings that speak of a way of working, not of rows; 6414: InnoDB and MyISAM written by one session.
 DEPRECATIONS = (1287, 1681, 6414)
+TABLESPACE_EXISTS = 1813
 NAME = rb"`(?:[^`]|``)*`"
 VIEW = re.compile(
     rb"CREATE OR REPLACE [^`]*(?:%b@%b )?SQL SECURITY [A-Z]+ VIEW (%b(?:\.%b)?)" % (NAME, NAME, NAME, NAME)
@@ -117,6 +118,11 @@ def _make_room(control: Connection, manifest: Manifest, replace: bool, run: Run)
         control.query(f"DROP DATABASE {quote(name)}")
 
 
+def is_there(statement: bytes, error: Exception) -> bool:
+    """A tablespace outlives the schemas that were dropped, and there is no IF NOT EXISTS for it."""
+    return error_code(error) == TABLESPACE_EXISTS and statement.lstrip()[:17].upper() == b"CREATE TABLESPACE"
+
+
 def _execute(control: Connection, statement: bytes) -> None:
     """Bytes as they are: a routine's text is in its own character set."""
     control._execute_command(COMMAND.COM_QUERY, statement)
@@ -162,6 +168,9 @@ class _File:
                 _execute(control, statement)
                 self.left.discard(number)
             except pymysql.MySQLError as error:
+                if is_there(statement, error):
+                    self.left.discard(number)
+                    continue
                 if not create or error_code(error) not in MISSING:
                     raise explain(error, f"Creating in schema {self.schema} ({_named(statement)})") from error
                 self.errors[number] = error

@@ -120,6 +120,21 @@ class Reader:
         found = self._ask(f"SELECT NAME, AUTOINC FROM information_schema.{view} WHERE AUTOINC > 1")
         return {_text(name): int(number) for name, number in found}
 
+    def tablespaces(self) -> list[bytes]:
+        """CREATE TABLESPACE for each of MySQL's general tablespaces; where its file lies is left to the target."""
+        if self.identity.flavour != "mysql":
+            return []
+        found = self._ask(
+            "SELECT NAME, ZIP_PAGE_SIZE, ENCRYPTION FROM information_schema.INNODB_TABLESPACES"
+            " WHERE SPACE_TYPE = 'General' AND NAME <> 'mysql' ORDER BY 1"
+        )
+        return [self._tablespace(_text(name), int(block), encrypted == b"Y") for name, block, encrypted in found]
+
+    def _tablespace(self, name: str, block: int, encrypted: bool) -> bytes:
+        size = f" FILE_BLOCK_SIZE = {block}" if block else ""
+        cipher = " ENCRYPTION = 'Y'" if encrypted else ""
+        return f"CREATE TABLESPACE {quote(name)}{size}{cipher}".encode()
+
     def sequence(self, schema: str, name: str) -> tuple[int, int]:
         """A sequence's next value that is not cached, and its cycle count."""
         (row,) = self._ask(f"SELECT next_not_cached_value, cycle_count FROM {quote(schema)}.{quote(name)}")

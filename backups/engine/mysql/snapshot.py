@@ -125,6 +125,7 @@ class _Job:
                 raise _Changed("A definition changed while the view was opened.")
             schemas, tables = now, _with_rows(now)  # as they have been since the view was opened
         self._read(readers, schemas, [place for place in tables if place not in entries], seen, entries)
+        self.tablespaces = self.reader.tablespaces()
         written = tuple(self._schema(s, schema, identity, seen, entries) for s, schema in enumerate(schemas))
         made = self._put("accounts", "sql", sqlfile.render(accounts.read(control, identity)))
         manifest = self._manifest(identity, seen, name, schedule, started, written)
@@ -231,7 +232,8 @@ class _Job:
             if whole and table.counter and name in seen.counters:
                 counters[table.name] = seen.counters[name]
         sequences = {name: values for (owner, name), values in seen.sequences.items() if owner == schema.name}
-        create = self._put(f"create-{s}", "sql", sqlfile.render(sqlfile.create(schema, identity, counters, sequences)))
+        statements = sqlfile.create(schema, identity, counters, sequences, self.tablespaces if s == 0 else ())
+        create = self._put(f"create-{s}", "sql", sqlfile.render(statements))
         finish = None
         if schema.programs:
             statements = sqlfile.finish(schema, identity, seen.view_us)

@@ -42,10 +42,18 @@ def parse(chunks: Iterable[bytes]) -> Iterator[Statement]:
 
 
 def create(
-    schema: Schema, identity: Identity, counters: dict[str, int], sequences: dict[str, tuple[int, int]]
+    schema: Schema,
+    identity: Identity,
+    counters: dict[str, int],
+    sequences: dict[str, tuple[int, int]],
+    tablespaces: Iterable[Statement],
 ) -> Iterator[Statement]:
-    """The schema, its sequences and tables, and a placeholder for each view: whatever other schemas may refer to."""
+    """The schema, its sequences and tables, and a placeholder for each view: whatever other schemas may refer to.
+
+    tablespaces: of the server, made in front of its first schema.
+    """
     yield from _session(identity)
+    yield from tablespaces
     yield schema.definition
     yield _use(schema)
     for table in schema.tables:
