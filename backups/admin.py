@@ -1,7 +1,8 @@
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 
 from backups.models import Backup, Database, Job, Restore, Schedule, Slice, Timeline, WorkerState
-from everest.admin import Shown
+from everest.admin import Shown, confirmed
 
 
 @admin.register(Database)
@@ -10,6 +11,11 @@ class DatabaseAdmin(Shown):
     list_filter = ["status", "pitr", "flavour"]
     search_fields = ["name", "host", "version"]
     exclude = ["password", "client_key"]
+    actions = ["release_ship_lease"]
+
+    @confirmed("Let another worker ship these databases?")
+    def release_ship_lease(self, request, database):
+        database.release_ship_lease()
 
 
 @admin.register(Timeline)
@@ -55,6 +61,24 @@ class JobAdmin(Shown):
     list_filter = ["state", "kind", "queue"]
     search_fields = ["database__name", "who", "error"]
     list_select_related = ["database"]
+    actions = ["retry", "cancel", "release_lease"]
+
+    def get_exclude(self, request, obj=None):
+        """Lists and rows that a person looked at are data of a database."""
+        return ["result", "arguments"] if obj and obj.kind in Job.LOOKS else None
+
+    @confirmed("Do this work again?")
+    def retry(self, request, job):
+        job.retry(request.user.username)
+
+    @confirmed("Cancel this work?")
+    def cancel(self, request, job):
+        if not job.cancel(request.user.username):
+            raise ValidationError(f"{job} had finished already.")
+
+    @confirmed("Take this work from its silent worker, for another to do?")
+    def release_lease(self, request, job):
+        job.release_lease()
 
 
 @admin.register(WorkerState)

@@ -4,6 +4,7 @@ from backups.views import backups, databases, history, restores, schedules
 
 urlpatterns = [
     path("databases/", databases.databases, name="databases"),
+    path("databases/part/", databases.databases_part, name="databases-part"),
     path("databases/add/", databases.add, name="database-add"),
     path("databases/<uuid:pk>/", databases.overview, name="database"),
     path("databases/<uuid:pk>/jobs/", databases.jobs, name="database-jobs"),
@@ -34,9 +35,11 @@ urlpatterns = [
     path("backups/<uuid:pk>/row/", backups.row, name="backup-row"),
     path("backups/<uuid:pk>/cancel/", backups.cancel, name="backup-cancel"),
     path("backups/<uuid:pk>/verify/", backups.verify, name="backup-verify"),
+    path("backups/<uuid:pk>/pin/", backups.pin, name="backup-pin"),
     path("backups/<uuid:pk>/manifest/", backups.manifest, name="backup-manifest"),
     path("backups/<uuid:pk>/delete/", backups.delete, name="backup-delete"),
     path("restores/<int:pk>/", restores.restore, name="restore"),
+    path("restores/<int:pk>/row/", restores.row, name="restore-row"),
     path("restores/<int:pk>/part/", restores.part, name="restore-part"),
     path("restores/<int:pk>/start/", restores.start, name="restore-start"),
     path("restores/<int:pk>/cancel/", restores.cancel, name="restore-cancel"),

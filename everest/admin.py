@@ -1,9 +1,17 @@
-"""The admin: for looking.  People and groups are changed here, everything else on the pages that know its rules."""
+"""The admin: for looking, and for getting stuck work going again.
 
-from django.contrib import admin
+People and groups are changed here, everything else on the pages that know its rules.
+"""
+
+from functools import wraps
+
+from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
+from django.core.exceptions import ValidationError
+from django.shortcuts import render
 
 from everest.models import Event, User
+from everest.people import note
 
 
 class Shown(admin.ModelAdmin):
@@ -26,6 +34,37 @@ class Shown(admin.ModelAdmin):
 
     def has_delete_permission(self, request, obj=None):
         return False
+
+
+def confirmed(question):
+    """An admin action, method(self, request, row), that asks first and leaves an Event for every row it changed.
+
+    The method raises ValidationError with the reason why not.
+    """
+
+    def wrap(method):
+        @admin.action(description=method.__name__.replace("_", " ").capitalize())
+        @wraps(method)
+        def asked(self, request, queryset):
+            if "confirmed" not in request.POST:
+                context = {
+                    **self.admin_site.each_context(request), "title": question, "rows": queryset,
+                    "action": method.__name__, "opts": self.model._meta,
+                }  # fmt: skip
+                return render(request, "admin/confirm.html", context)
+            for row in queryset:
+                try:
+                    method(self, request, row)
+                except ValidationError as error:
+                    self.message_user(request, " ".join(error.messages), messages.WARNING)
+                else:
+                    note(request, method.__name__.replace("_", " "), row)
+                    self.message_user(request, f"{row}: done.")
+            return None
+
+        return asked
+
+    return wrap
 
 
 @admin.register(User)

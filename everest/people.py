@@ -3,9 +3,10 @@
 from functools import wraps
 
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.signals import user_logged_in, user_login_failed
+from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.core.exceptions import PermissionDenied
 from django.dispatch import receiver
+from django.http import HttpResponse
 
 VIEWER, OPERATOR, ADMINISTRATOR = "Viewer", "Operator", "Administrator"
 RANKS = {VIEWER: 1, OPERATOR: 2, ADMINISTRATOR: 3}
@@ -51,7 +52,14 @@ def needs(role):
             require(request.user, role)
             return view(request, *args, **kwargs)
 
-        return checked
+        @wraps(view)
+        def asked(request, *args, **kwargs):
+            if request.headers.get("HX-Request") and not request.user.is_authenticated:
+                # A poll of a page whose session is over: the page stays as it is, and stops asking.
+                return HttpResponse(status=286, headers={"HX-Reswap": "none"})
+            return checked(request, *args, **kwargs)
+
+        return asked
 
     return wrap
 
@@ -73,6 +81,12 @@ def note_sign_in(sender, request, user, **kwargs):
     from everest.models import Event
 
     Event.note(user.get_username(), "signed in", f"user {user}", "", request.META.get("REMOTE_ADDR") or None)
+
+
+@receiver(user_logged_out)
+def note_sign_out(sender, request, user, **kwargs):
+    if user is not None:
+        note(request, "signed out", f"user {user}")
 
 
 @receiver(user_login_failed)

@@ -7,7 +7,7 @@ from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.utils import timezone
 
-from backups.engine import plan
+from backups.engine import plan, retention
 from backups.engine.errors import EngineError
 from backups.engine.types import BackupPoint, SlicePoint
 from backups.models.job import Job
@@ -89,6 +89,18 @@ class Backup(models.Model):
             state=state, error=error, finished_at=timezone.now()
         )
 
+    def begin_again(self):
+        """As if it had only been asked for now."""
+        ended = [self.FAILED, self.CANCELLED]
+        if not Backup.objects.filter(pk=self.pk, state__in=ended).update(state=self.PENDING, error=""):
+            raise ValidationError(f"{self} is {self.get_state_display().lower()}.")
+
+    def pin(self, pinned):
+        """Pinned, neither retention nor a person deletes it; the bucket is told, too."""
+        Backup.objects.filter(pk=self.pk).update(pinned=pinned)
+        self.pinned = pinned
+        self.database.describe_soon()
+
     def cancel(self, who=""):
         job = self.jobs.filter(kind=Job.BACKUP, state__in=Job.OPEN).first()
         return bool(job and job.cancel(who))
@@ -119,6 +131,16 @@ class Backup(models.Model):
             return asdict(archive.read_manifest(str(self.timeline_id), str(self.pk)))
         except (EngineError, StoreError, SecretLost) as error:
             raise ValidationError(str(error)) from error
+
+    def freed(self):
+        """What deleting it gives back: its own bytes, and slices that no kept backup needs any more."""
+        if self.state != self.SUCCEEDED or self.timeline is None:
+            return {"slices": 0, "size": self.size}
+        points, slices = self.timeline.backup_points(), self.timeline.slice_points()
+        live = {str(self.timeline_id)} if self.timeline.ended_at is None else set()
+        others = [point for point in points if point.id != str(self.pk)]
+        spare = retention.spare(others, slices, self.database.module.at_or_before, live)
+        return {"slices": len(spare), "size": self.size + sum(point.size for point in spare)}
 
     def losses(self):
         """What can no longer be restored once it is deleted, one sentence a range."""

@@ -12,7 +12,7 @@ from django.utils import timezone
 from backups.engine import engine, plan
 from backups.engine.archive import Archive
 from backups.engine.errors import EngineError
-from backups.models.backup import Backup
+from backups.models.backup import Backup, Slice
 from backups.models.job import Job
 from backups.models.timeline import Recoverable, Timeline, to_us
 from everest.secrets import SecretField, SecretLost
@@ -67,6 +67,9 @@ class Database(models.Model):
     caught_up_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="The server's position equalled the last slice's end then"
     )
+
+    # Rebuilt from a bucket: it may be at work elsewhere, so it is only restored from until its form is saved.
+    paused = models.BooleanField(default=False, editable=False)
 
     # What reading everything again has proven.
     verified_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -154,8 +157,11 @@ class Database(models.Model):
             if not self.backups.filter(name=name).exists():
                 return name
 
-    def backup_now(self, name="", storage=None, who="", schedule=None, ring=True):
-        """Put a backup into the queue; ValidationError where its name is taken or there is no storage."""
+    def backup_now(self, name="", storage=None, who="", schedule=None, ring=True, alone=False):
+        """Put a backup into the queue; ValidationError where its name is taken or there is no storage.
+
+        alone: refuse where one is under way, so that of two people who press the button one starts a run.
+        """
         storage = storage or self.pitr_storage or BackupStorage.objects.order_by("created_at").first()
         if storage is None:
             raise ValidationError("There is no Backup Storage yet: add one under Settings > Backup Storages.")
@@ -164,6 +170,12 @@ class Database(models.Model):
         if schedule is not None:
             name = f"{schedule.name[:45]}-{timezone.now():%Y%m%d-%H%M%S}"
         with transaction.atomic():
+            Database.objects.select_for_update().get(pk=self.pk)
+            under_way = self.backups.filter(state__in=[Backup.PENDING, Backup.RUNNING]).first()
+            if alone and under_way:
+                raise ValidationError(
+                    f"The backup {under_way} of {self} is not finished yet. Wait for it, or cancel it."
+                )
             backup = Backup.objects.create(
                 database=self, storage=storage, schedule=schedule, name=name or self.default_backup_name()
             )
@@ -172,7 +184,8 @@ class Database(models.Model):
 
     def verify(self, who="", ring=True, backup=None):
         """Re-read what is stored and prove it: one backup's timeline, or all that is restorable."""
-        return Job.enqueue(Job.VERIFY, who=who, ring=ring, database=self, backup=backup)
+        under_way = self.jobs.filter(kind=Job.VERIFY, backup=backup, state=Job.PENDING).first()
+        return under_way or Job.enqueue(Job.VERIFY, who=who, ring=ring, database=self, backup=backup)
 
     # -- point-in-time recovery
 
@@ -217,6 +230,12 @@ class Database(models.Model):
             return None
         return last
 
+    def release_ship_lease(self):
+        """Let another worker ship; the one that held the lease sees it and stops.  Slices cannot be written twice."""
+        held = Database.objects.filter(pk=self.pk).exclude(ship_owner="")
+        if not held.update(ship_owner="", ship_lease_until=None):
+            raise ValidationError(f"Nobody ships {self} now: there is no lease to release.")
+
     # -- what happened
 
     def list_transactions(self, who="", **asked):
@@ -255,6 +274,13 @@ class Database(models.Model):
             return Job.enqueue(Job.DELETE, who=who, database=self, arguments={"whole": True})
         self.forget()
         return None
+
+    def stored(self):
+        """What its backups and slices hold in the storages: how many, and bytes."""
+        backups = self.backups.filter(state=Backup.SUCCEEDED).aggregate(n=models.Count("pk"), size=models.Sum("size"))
+        slices = Slice.objects.filter(timeline__database=self).aggregate(n=models.Count("pk"), size=models.Sum("size"))
+        size = (backups["size"] or 0) + (slices["size"] or 0)
+        return {"backups": backups["n"], "slices": slices["n"], "size": size}
 
     def forget(self):
         """Delete every row; Django's PROTECT between them asks for this order."""

@@ -3,12 +3,11 @@
 from datetime import timedelta
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import F
 from django.db.models.functions import Coalesce
 from django.utils import timezone
-
-from everest.models import Event
 
 
 class Job(models.Model):
@@ -183,16 +182,30 @@ class Job(models.Model):
             self.restore.save(update_fields=["error"])
 
     def retry(self, who=""):
-        """A new Job for the same work; this one stays as it ended."""
-        Event.note(who, "retried", self, "")
-        return Job.enqueue(
-            self.kind,
-            who=who,
-            arguments=self.arguments,
-            database=self.database,
-            backup=self.backup,
-            restore=self.restore,
-        )
+        """A new Job for the same work, this one stays as it ended; ValidationError with the reason why not.
+
+        A restore is not retried: what it would replace has to be reviewed anew.
+        """
+        if self.state not in (self.FAILED, self.CANCELLED):
+            raise ValidationError(f"{self} is {self.get_state_display().lower()}: only what failed can be retried.")
+        if self.kind == self.RESTORE:
+            raise ValidationError(f"{self}: choose Restore again on its page, where what would be lost is reviewed.")
+        if (self.kind == self.BACKUP and self.backup is None) or self.kind in self.LOOKS:
+            raise ValidationError(f"{self}: what it was for is gone.")
+        same = {"kind": self.kind, "database": self.database, "backup": self.backup, "restore": self.restore}
+        if Job.objects.filter(state__in=self.OPEN, **same).exists():
+            raise ValidationError(f"{self} is being retried already.")
+        with transaction.atomic():
+            if self.kind == self.BACKUP:
+                self.backup.begin_again()
+            return Job.enqueue(who=who, arguments=self.arguments, **same)
+
+    def release_lease(self):
+        """Give up a run whose worker is silent, before its lease ends: pending again, for another worker."""
+        silent = timezone.now() - timedelta(seconds=settings.EVEREST_LEASE_SECONDS / 2)
+        same = Job.objects.filter(pk=self.pk, state=self.RUNNING, owner=self.owner, heartbeat__lt=silent)
+        if not same.update(state=self.PENDING, owner="", lease_until=None, rung_at=None):
+            raise ValidationError(f"{self} is not held by a silent worker. Cancel it, if it is to stop.")
 
 
 class WorkerState(models.Model):

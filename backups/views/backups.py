@@ -50,7 +50,7 @@ def now(request, pk):
     form = BackupNowForm(posted(request), database=database, initial=initial)
     if request.method == "POST" and form.is_valid():
         try:
-            backup = database.backup_now(who=request.user.username, **form.cleaned_data)
+            backup = database.backup_now(who=request.user.username, alone=True, **form.cleaned_data)
         except ValidationError as error:
             form.add_error(None, error)
         else:
@@ -97,6 +97,18 @@ def verify(request, pk):
     return redirect("job", job.pk)
 
 
+@require_POST
+@needs(OPERATOR)
+def pin(request, pk):
+    """Keep it, or no longer, whatever retention says; the form says which, so pressing twice is pressing once."""
+    backup = get_backup(pk)
+    pinned = request.POST.get("pinned") == "1"
+    backup.pin(pinned)
+    note(request, "pinned backup" if pinned else "unpinned backup", f"{backup.database} / {backup}")
+    messages.success(request, f"{backup} is {'kept until the pin is removed' if pinned else 'no longer pinned'}.")
+    return redirect("backups", backup.database_id)
+
+
 @needs(VIEWER)
 def manifest(request, pk):
     backup = get_backup(pk)
@@ -129,7 +141,7 @@ def delete(request, pk):
     return render(
         request,
         "backups/backup_delete.html",
-        {**context, "backup": backup, "form": form, "losses": losses, "last": not others},
+        {**context, "backup": backup, "form": form, "losses": losses, "freed": backup.freed(), "last": not others},
     )
 
 

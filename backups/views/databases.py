@@ -21,6 +21,16 @@ WINDOWS = {"day": timedelta(days=1), "week": timedelta(days=7), "month": timedel
 
 @needs(VIEWER)
 def databases(request):
+    return render(request, "backups/databases.html", {**matching(request), **first_steps()})
+
+
+@needs(VIEWER)
+def databases_part(request):
+    """The polled rows of the list, filtered as the page is."""
+    return render(request, "backups/_databases.html", matching(request))
+
+
+def matching(request):
     words, state = request.GET.get("q", "").strip(), request.GET.get("status", "")
     newest = Backup.objects.filter(database=OuterRef("pk"), state=Backup.SUCCEEDED).order_by("-view_at")
     found = Database.objects.annotate(
@@ -32,14 +42,7 @@ def databases(request):
         found = found.filter(Q(name__icontains=word) | Q(host__icontains=word) | Q(version__icontains=word))
     if state:
         found = found.filter(status=state)
-    context = {
-        "databases": found,
-        "q": words,
-        "state": state,
-        "states": ["up", "down", "restoring", "unknown"],
-        **first_steps(),
-    }
-    return render(request, "backups/databases.html", context)
+    return {"databases": found, "q": words, "state": state, "states": ["up", "down", "restoring", "unknown"]}
 
 
 def first_steps():
@@ -86,7 +89,7 @@ def warned(checks):
 def saved_sentence(database, checks):
     count = len(warned(checks))
     if not count:
-        return f"{database} passed every check and is saved."
+        return f"{database} is saved. It passed every check."
     return f"{database} is saved. {count} check{'s' if count > 1 else ''} warned: see below."
 
 
@@ -120,13 +123,20 @@ def overview(request, pk):
         "picture": draw(database, ranges, since),
         "window": window,
         "windows": WINDOWS,
-        "last_backups": database.backups.select_related("storage")[:5],
         "schedules": database.schedules.filter(active=True).select_related("storage"),
-        "jobs": open_jobs(database),
-        "last_slice": last_slice(database),
+        **moving(database),
         "any_storage": BackupStorage.objects.exists(),
     }
     return render(request, "backups/overview.html", context)
+
+
+def moving(database):
+    """What the overview shows that changes by itself."""
+    return {
+        "last_backups": database.backups.select_related("storage")[:5],
+        "jobs": open_jobs(database),
+        "last_slice": last_slice(database),
+    }
 
 
 def open_jobs(database):
@@ -144,7 +154,8 @@ def last_slice(database):
 def jobs(request, pk):
     """The polled part of the overview."""
     database = get_object_or_404(Database, pk=pk)
-    return render(request, "backups/_jobs.html", {"database": database, "jobs": open_jobs(database)})
+    context = {"database": database, "oob": True, **moving(database)}
+    return render(request, "backups/_overview_poll.html", context)
 
 
 @needs(VIEWER)
@@ -241,5 +252,7 @@ def delete(request, pk):
             )
             return redirect("databases")
     return render(
-        request, "backups/database_delete.html", {**context, "form": form, "keep": keep, "ranges": database.ranges()}
+        request,
+        "backups/database_delete.html",
+        {**context, "form": form, "keep": keep, "ranges": database.ranges(), "stored": database.stored()},
     )

@@ -79,6 +79,12 @@ def restore(request, pk):
 
 
 @needs(VIEWER)
+def row(request, pk):
+    """The polled cells of one row of the table."""
+    return render(request, "backups/_restore_poll.html", {"restore": get_restore(pk)})
+
+
+@needs(VIEWER)
 def part(request, pk):
     """The polled part: the review while it is being resolved, then the running restore.
 
@@ -146,6 +152,7 @@ def cancel(request, pk):
         for job in restore.jobs.filter(state__in=Job.OPEN):
             job.cancel(request.user.username)
         Restore.objects.filter(pk=pk, state=Restore.DRAFT).delete()
+        note(request, "put a restore plan away", f"{restore.source} into {restore.target}")
         return redirect("restores", restore.source_id)
     if restore.cancel(request.user.username):
         note(request, "cancelled restore", f"{restore.source} into {restore.target}")

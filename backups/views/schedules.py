@@ -74,12 +74,12 @@ def preview(request, pk):
 @require_POST
 @needs(OPERATOR)
 def switch(request, pk):
-    """Pause or resume."""
+    """Pause or resume; the form says which, so that two people who press the same button do the same."""
     schedule = get_object_or_404(Schedule, pk=pk)
-    if schedule.active:
-        schedule.pause(request.user.username)
-    else:
+    if request.POST.get("active") == "1":
         schedule.resume(request.user.username)
+    else:
+        schedule.pause(request.user.username)
     note(request, "resumed schedule" if schedule.active else "paused schedule", f"{schedule.database} / {schedule}")
     return redirect("backups", schedule.database_id)
 

@@ -30,11 +30,12 @@
     if (!button || event.target.method === "get") return;
     window.setTimeout(() => {
       button.disabled = true;
+      button.dataset.pressed = "";
       if (button.dataset.busy) button.textContent = button.dataset.busy;
     });
   });
   window.addEventListener("pageshow", () =>
-    document.querySelectorAll("button[data-busy]:disabled").forEach((button) => (button.disabled = false))
+    document.querySelectorAll("button[data-pressed]:disabled").forEach((button) => (button.disabled = false))
   );
 
   // A log that is polled stays where it was scrolled to, or at its end.

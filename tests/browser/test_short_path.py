@@ -3,38 +3,22 @@
 import re
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
+from tests.browser.conftest import sign_in, watch
 from tests.web import story
-
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 @pytest.fixture
-def page(live_server, settings, tmp_path, monkeypatch):
-    """A signed-in administrator's page; anything the browser complains about fails the test."""
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # Playwright's loop runs in this thread
+def page(live_server, settings, tmp_path, chromium, complaints):
+    """A signed-in administrator's page."""
     settings.EVEREST_LOCAL_ROOT = tmp_path
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
     story.workers_at_work()
     story.person("ada", "Administrator", time_zone="Europe/Berlin")
-    complaints = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(base_url=live_server.url)
-        page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto("/sign-in/")
-        page.get_by_label("Username").fill("ada")
-        page.get_by_label("Password").fill("correct horse battery")
-        page.get_by_role("button", name="Sign in").click()
-        yield page
-        browser.close()
-    assert complaints == []
+    page = watch(chromium.new_page(base_url=live_server.url), complaints)
+    sign_in(page, "ada", "correct horse battery")
+    return page
 
 
 def test_from_an_empty_installation_to_a_storage_that_works(page):

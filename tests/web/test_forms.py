@@ -7,7 +7,7 @@ from django.core.exceptions import ValidationError
 from django.urls import reverse
 
 from backups.forms import BackupNowForm, DatabaseForm, HoursForm, ScheduleForm
-from backups.models import Database, Job, Restore, Schedule
+from backups.models import Backup, Database, Job, Restore, Schedule
 from backups.when import read_moment
 from everest.forms import TypedNameForm
 from everest.models import Event
@@ -185,12 +185,15 @@ def test_a_typed_name_is_exact():
 
 
 def test_back_up_now_offers_a_name_and_starts_one_run(world, admin):
+    Backup.objects.filter(pk=world.running.pk).update(state="succeeded")
     url = reverse("backup-now", args=[world.source.pk])
     form = admin.get(url).context["form"]
     assert form.initial["name"].startswith("backup-")
     assert admin.post(url, {"name": "mine", "storage": world.storage.pk}).status_code == 302
     assert Job.objects.get(backup__name="mine").kind == "backup"
     assert "already" in admin.post(url, {"name": "mine", "storage": world.storage.pk}).content.decode()
+    second = admin.post(url, {"name": "another", "storage": world.storage.pk}).content.decode()
+    assert "The backup mine of shop is not finished yet" in second and 'value="another"' in second
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a/b", "a" * 65, "nightly-2"])
@@ -249,10 +252,11 @@ def test_the_live_sentence_lists_three_runs_and_warns(world, admin):
 
 
 def test_pausing_and_deleting_a_schedule(world, admin):
-    admin.post(reverse("schedule-switch", args=[world.schedule.pk]))
+    for _ in range(2):  # two people press Pause
+        admin.post(reverse("schedule-switch", args=[world.schedule.pk]), {"active": "0"})
     world.schedule.refresh_from_db()
     assert not world.schedule.active and world.schedule.next_run is None
-    admin.post(reverse("schedule-switch", args=[world.schedule.pk]))
+    admin.post(reverse("schedule-switch", args=[world.schedule.pk]), {"active": "1"})
     admin.post(reverse("schedule-delete", args=[world.schedule.pk]))
     assert not Schedule.objects.exists()
     assert {"paused schedule", "resumed schedule", "deleted schedule"} <= set(
@@ -283,7 +287,8 @@ def test_an_interval_out_of_bounds_is_refused(interval, world, admin):
 
 def test_deleting_a_backup_spells_out_what_is_lost_and_needs_its_name(world, admin):
     url = reverse("backup-delete", args=[world.backup.pk])
-    assert "Every moment from" in admin.get(url).content.decode()
+    page = admin.get(url).content.decode()
+    assert "Every moment from" in page and "46.1 MiB are freed: the backup" in page and "8 slices that no other" in page
     assert "This is not the name" in admin.post(url).content.decode()
     assert admin.post(url, {"typed": world.backup.name}).status_code == 302
     world.backup.refresh_from_db()

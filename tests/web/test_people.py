@@ -7,7 +7,7 @@ from django.contrib import admin as site
 from django.urls import reverse
 from django.utils import timezone
 
-from backups.models import Database, WorkerState
+from backups.models import Database, Job, WorkerState
 from everest.models import Event, User
 from everest.people import RANKS
 from tests.web import story
@@ -134,3 +134,56 @@ def test_those_who_are_not_staff_have_no_admin(world, sign_in):
 
 def test_a_database_named_in_the_admin_is_found(world, staff):
     assert Database.objects.get(name="shop").name in staff.get("/admin/backups/database/?q=shop").content.decode()
+
+
+def act(client, model, action, *rows, **more):
+    data = {"action": action, "_selected_action": [row.pk for row in rows], **more}
+    return client.post(reverse(f"admin:backups_{model}_changelist"), data, follow=True).content.decode()
+
+
+def test_staff_retry_what_failed_after_they_were_asked(world, staff):
+    job = story.job("backup", "failed", database=world.source, backup=world.failed)
+    assert "Do this work again?" in act(staff, "job", "retry", job)
+    assert not Job.objects.filter(kind="backup", state="pending").exists()
+    assert not Event.objects.filter(action="retry").exists()
+    act(staff, "job", "retry", job, confirmed="1")
+    again = Job.objects.get(kind="backup", state="pending")
+    world.failed.refresh_from_db()
+    assert (again.backup, world.failed.state) == (world.failed, "pending")
+    assert Event.objects.get(action="retry").who == "viewer"
+    assert "is being retried already" in act(staff, "job", "retry", job, confirmed="1")
+
+
+def test_a_restore_is_reviewed_anew_instead_of_retried(world, staff):
+    job = story.job("restore", "failed", database=world.target, restore=world.restores["failed"])
+    assert "choose Restore again" in act(staff, "job", "retry", job, confirmed="1")
+    assert not Job.objects.filter(kind="restore", state="pending").exists()
+
+
+def test_staff_cancel_what_runs(world, staff):
+    act(staff, "job", "cancel", world.backup_job, confirmed="1")
+    world.backup_job.refresh_from_db()
+    assert world.backup_job.cancel_requested and Event.objects.filter(action="cancel", who="viewer").exists()
+    assert "had finished already" in act(staff, "job", "cancel", world.verify_job, confirmed="1")
+
+
+def test_staff_release_the_lease_of_a_silent_worker_alone(world, staff):
+    job, now = world.backup_job, timezone.now()
+    Job.objects.filter(pk=job.pk).update(owner="x", heartbeat=now, lease_until=now + timedelta(minutes=1))
+    assert "not held by a silent worker" in act(staff, "job", "release_lease", job, confirmed="1")
+    Job.objects.filter(pk=job.pk).update(heartbeat=now - timedelta(seconds=40))
+    act(staff, "job", "release_lease", job, confirmed="1")
+    job.refresh_from_db()
+    assert (job.state, job.owner) == ("pending", "")
+
+
+def test_staff_release_the_lease_of_a_shipper(world, staff):
+    Database.objects.filter(pk=world.source.pk).update(ship_owner="x", ship_lease_until=timezone.now())
+    act(staff, "database", "release_ship_lease", world.source, confirmed="1")
+    world.source.refresh_from_db()
+    assert world.source.ship_owner == "" and Event.objects.filter(action="release ship lease").exists()
+
+
+def test_staff_do_not_see_rows_that_others_looked_at(world, staff):
+    page = staff.get(reverse("admin:backups_job_change", args=[world.rows_job.pk])).content.decode()
+    assert "0xff" not in page and story.SERVER not in page
