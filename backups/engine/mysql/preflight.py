@@ -13,7 +13,7 @@ import pymysql
 from backups.engine.errors import EngineError
 from backups.engine.manifest import Manifest
 from backups.engine.mysql.grants import Role, grant, held, privileges
-from backups.engine.mysql.schema import ROWLESS, is_user
+from backups.engine.mysql.preflight_schemas import MANY, schema_checks
 from backups.engine.mysql.server import (
     DENIED,
     NAMES,
@@ -32,7 +32,6 @@ from backups.engine.types import Check
 
 DAY = 86_400
 MEBIBYTE = 1 << 20
-MANY = 5  # names shown of a longer list
 
 # What a backup can do without, and what then is different.
 OPTIONAL = {
@@ -93,7 +92,7 @@ def _source(connection: Connection, identity: Identity) -> Checks:
     yield from _binlog(connection, identity)
     yield _expiry(identity)
     yield _durability(identity)
-    yield from _tables(connection, identity)
+    yield from schema_checks(connection, identity)
     yield from _branches(connection)
 
 
@@ -213,61 +212,6 @@ def _durability(identity: Identity) -> Check:
         message = f"{', '.join(loose)}: a crash of the server may lose transactions that were already shipped."
         return Check("Durability", "warn", message, "Set both to 1, unless you accept a new timeline after a crash.")
     return Check("Durability", "pass", "Commits survive a crash of the server.")
-
-
-# Schemas
-
-
-def _tables(connection: Connection, identity: Identity) -> Checks:
-    found = [
-        (f"{schema}.{table}", engine, kind)
-        for schema, table, engine, kind in rows(
-            connection, "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE, TABLE_TYPE FROM information_schema.TABLES"
-        )
-        if is_user(schema) and kind in ("BASE TABLE", "SYSTEM VERSIONED")
-    ]
-    keyed = {
-        f"{schema}.{table}"
-        for schema, table in rows(
-            connection,
-            "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.STATISTICS WHERE INDEX_NAME = 'PRIMARY'",
-        )
-    }
-    unkeyed = [name for name, engine, _ in found if engine == "InnoDB" and name not in keyed]
-    yield _list("Primary keys", unkeyed, "no primary key, so replaying their changes is slow", "Add primary keys.")
-    locked = [name for name, engine, _ in found if engine != "InnoDB" and engine not in ROWLESS]
-    yield _list(
-        "Storage engines",
-        locked,
-        "not InnoDB, so they are read under the lock, and writers wait that long",
-        "ALTER TABLE ... ENGINE = InnoDB;",
-    )
-    rowless = [name for name, engine, _ in found if engine in ROWLESS]
-    if rowless:
-        yield _list("Rows elsewhere", rowless, "no rows of their own, so only definitions are kept", "")
-    if identity.flavour == "mariadb" and identity.version < (10, 11):
-        versioned = [name for name, _, kind in found if kind == "SYSTEM VERSIONED"]
-        yield _list(
-            "History", versioned, "system-versioned, and history loads on MariaDB 10.11 and newer only", "Upgrade."
-        )
-    broken = [
-        f"{schema}.{view}"
-        for schema, view in rows(
-            connection,
-            "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES"
-            " WHERE TABLE_TYPE = 'VIEW' AND TABLE_COMMENT LIKE %s AND TABLE_ROWS IS NULL",  # MariaDB looks only then
-            ("%references invalid%",),
-        )
-        if is_user(schema)
-    ]
-    yield _list("Views", broken, "what they refer to is gone, so a restore leaves them out", "Drop or mend them.")
-
-
-def _list(name: str, found: list[str], why: str, fix: str) -> Check:
-    if not found:
-        return Check(name, "pass", "Nothing to mention.")
-    more = f" and {len(found) - MANY} more" if len(found) > MANY else ""
-    return Check(name, "warn", f"{', '.join(found[:MANY])}{more}: {why}.", fix)
 
 
 def _branches(connection: Connection) -> Checks:

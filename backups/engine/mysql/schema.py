@@ -103,7 +103,8 @@ class Reader:
         self._charset("NULL")
 
     def schemas(self) -> tuple[Schema, ...]:
-        """All user schemas, in order of name."""
+        """All user schemas, in order of name.  Raises Refused where a definition cannot be read exactly."""
+        wide.require_readable(self._ask)
         found = self._ask("SELECT SCHEMA_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA ORDER BY 1")
         return tuple(self._schema(_text(name), _text(collation)) for name, collation in found if is_user(_text(name)))
 

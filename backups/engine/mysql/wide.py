@@ -16,6 +16,10 @@ from backups.engine.mysql.server import Identity, quote
 
 Ask = Callable[..., tuple[tuple[Any, ...], ...]]
 WIDE = ("utf8mb4", "utf16", "utf16le", "utf32", "gb18030")  # the character sets that have such characters
+UNREADABLE = (
+    "SELECT ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES"
+    f" WHERE DATA_TYPE IN ('enum', 'set') AND DTD_IDENTIFIER LIKE '%?%' AND CHARACTER_SET_NAME IN {WIDE}"
+)
 ELEMENT = re.compile(rb"'(?:[^'\\]|''|\\.)*'", re.DOTALL)
 DEFAULT = re.compile(rb"([^'`]* DEFAULT )('(?:[^'\\]|''|\\.)*')", re.DOTALL)  # a literal, in what follows the type
 MOST = 65_535  # elements of an ENUM
@@ -48,6 +52,19 @@ def mended(ask: Ask, identity: Identity, schema: str, table: str, definition: by
             column = column.replace(printed, exact)
         definition = before + column + line + end + after
     return definition
+
+
+def require_readable(ask: Ask) -> None:
+    """Raise Refused for a function that returns such an ENUM: nothing tells its elements."""
+    found = ask(UNREADABLE)
+    if found:
+        names = ", ".join(f"{schema.decode()}.{name.decode()}" for schema, name in found)
+        raise Refused(
+            f"The type that these functions return cannot be read exactly: {names}.",
+            meaning="An ENUM or SET in it holds '?', which may stand for a character beyond U+FFFF that a backup would"
+            " alter, so none is taken.",
+            next_step="Have them return VARCHAR instead.",
+        )
 
 
 def _no_row(schema: str, table: str) -> str:

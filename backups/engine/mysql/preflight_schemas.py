@@ -1,0 +1,129 @@
+"""What a server's schemas hold that a person should know before relying on a backup of them: a part of preflight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from backups.engine.mysql.schema import ROWLESS, is_user
+from backups.engine.mysql.server import Connection, Identity, rows
+from backups.engine.mysql.wide import UNREADABLE
+from backups.engine.types import Check
+
+MANY = 5  # names shown of a longer list
+
+Checks = Iterator[Check]
+
+# A question for names, by what they are named under, why, and what to do.  Nothing of it is in a backup.
+BESIDE: dict[str, tuple[str, str, str, str]] = {
+    "Loadable functions": (
+        "both",
+        "SELECT name FROM mysql.func ORDER BY 1",
+        "their libraries are files of this server, so they are not in a backup",
+        "Install the same libraries and functions on a target before a restore.",
+    ),
+    "Foreign servers": (
+        "both",
+        "SELECT Server_name FROM mysql.servers ORDER BY 1",
+        "made with CREATE SERVER, so they are not in a backup",
+        "Run the same CREATE SERVER on a target.",
+    ),
+    "Spatial reference systems": (
+        "mysql",
+        "SELECT SRS_ID FROM information_schema.ST_SPATIAL_REFERENCE_SYSTEMS"
+        " WHERE SRS_ID BETWEEN 32768 AND 59999999 OR SRS_ID > 69999999 ORDER BY 1",
+        "your own, so they are not in a backup, and tables that use them need them first",
+        "Run the same CREATE SPATIAL REFERENCE SYSTEM on a target before a restore.",
+    ),
+    "Folders": (
+        "mysql",
+        "SELECT FILE_NAME FROM information_schema.FILES"
+        " WHERE FILE_TYPE = 'TABLESPACE' AND FILE_NAME NOT LIKE './%' ORDER BY 1",
+        "outside of the data folder: DATA DIRECTORY stays in the definitions",
+        "A target needs the same folders, empty, and in its innodb_directories.",
+    ),
+    "Folders of tables": (
+        "mariadb",
+        "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) FROM information_schema.TABLES"
+        " WHERE CREATE_OPTIONS LIKE '%DIRECTORY%' ORDER BY 1",
+        "outside of the data folder: DATA DIRECTORY stays in the definitions",
+        "A target needs the same folders, empty.",
+    ),
+    "Encryption at rest": (
+        "both",
+        "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) FROM information_schema.TABLES"
+        " WHERE CREATE_OPTIONS LIKE '%ENCRYPT%' AND CREATE_OPTIONS NOT LIKE '%''N''%' ORDER BY 1",
+        "encrypted here, and readable in the storage, where Everest encrypts nothing",
+        "Use the bucket's own encryption; a target needs a keyring (MariaDB: a key management plugin).",
+    ),
+}
+
+
+def schema_checks(connection: Connection, identity: Identity) -> Checks:
+    yield from _tables(connection, identity)
+    for name, (flavour, question, why, fix) in BESIDE.items():
+        if flavour in ("both", identity.flavour):
+            found = [str(row[0]) for row in rows(connection, question)]
+            if found:
+                yield _list(name, found, why, fix)
+    yield from _returned(connection)
+
+
+def _returned(connection: Connection) -> Checks:
+    """A function's ENUM is printed in three-byte characters only, and there is no other way to ask for it."""
+    found = [f"{schema}.{name}" for schema, name in rows(connection, UNREADABLE) if is_user(schema)]
+    if found:
+        why = "functions that return an ENUM or SET with '?', which may stand for a character beyond U+FFFF"
+        fix = "Have them return VARCHAR: until then no backup is taken, as it could alter them."
+        yield Check("Functions", "fail", f"{', '.join(found[:MANY])}: {why}.", fix)
+
+
+def _tables(connection: Connection, identity: Identity) -> Checks:
+    found = [
+        (f"{schema}.{table}", engine, kind)
+        for schema, table, engine, kind in rows(
+            connection, "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE, TABLE_TYPE FROM information_schema.TABLES"
+        )
+        if is_user(schema) and kind in ("BASE TABLE", "SYSTEM VERSIONED")
+    ]
+    keyed = {
+        f"{schema}.{table}"
+        for schema, table in rows(
+            connection,
+            "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.STATISTICS WHERE INDEX_NAME = 'PRIMARY'",
+        )
+    }
+    unkeyed = [name for name, engine, _ in found if engine == "InnoDB" and name not in keyed]
+    yield _list("Primary keys", unkeyed, "no primary key, so replaying their changes is slow", "Add primary keys.")
+    locked = [name for name, engine, _ in found if engine != "InnoDB" and engine not in ROWLESS]
+    yield _list(
+        "Storage engines",
+        locked,
+        "not InnoDB, so they are read under the lock, and writers wait that long",
+        "ALTER TABLE ... ENGINE = InnoDB;",
+    )
+    rowless = [name for name, engine, _ in found if engine in ROWLESS]
+    if rowless:
+        yield _list("Rows elsewhere", rowless, "no rows of their own, so only definitions are kept", "")
+    if identity.flavour == "mariadb" and identity.version < (10, 11):
+        versioned = [name for name, _, kind in found if kind == "SYSTEM VERSIONED"]
+        yield _list(
+            "History", versioned, "system-versioned, and history loads on MariaDB 10.11 and newer only", "Upgrade."
+        )
+    broken = [
+        f"{schema}.{view}"
+        for schema, view in rows(
+            connection,
+            "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES"
+            " WHERE TABLE_TYPE = 'VIEW' AND TABLE_COMMENT LIKE %s AND TABLE_ROWS IS NULL",  # MariaDB looks only then
+            ("%references invalid%",),
+        )
+        if is_user(schema)
+    ]
+    yield _list("Views", broken, "what they refer to is gone, so a restore leaves them out", "Drop or mend them.")
+
+
+def _list(name: str, found: list[str], why: str, fix: str) -> Check:
+    if not found:
+        return Check(name, "pass", "Nothing to mention.")
+    more = f" and {len(found) - MANY} more" if len(found) > MANY else ""
+    return Check(name, "warn", f"{', '.join(found[:MANY])}{more}: {why}.", fix)
