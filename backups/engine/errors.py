@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class EngineError(Exception):
     """Base of all the engine raises on purpose.
@@ -53,3 +55,13 @@ class LeaseLost(EngineError):
 
 class Stopped(EngineError):
     """`should_stop()` said so: a person's cancel or a worker's stop."""
+
+
+def raise_first(errors: Sequence[BaseException | None]) -> None:
+    """The cause, not the `Stopped` that it made of the other threads."""
+    raised = [error for error in errors if error is not None]
+    for error in raised:
+        if not isinstance(error, Stopped):
+            raise error
+    if raised:
+        raise raised[0]

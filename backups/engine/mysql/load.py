@@ -14,7 +14,7 @@ import pymysql
 from pymysql.constants import CLIENT, COMMAND
 
 from backups.engine.archive import Archive
-from backups.engine.errors import Refused, Stopped
+from backups.engine.errors import Refused, Stopped, raise_first
 from backups.engine.manifest import Manifest, TableEntry
 from backups.engine.mysql import sqlfile, tsv
 from backups.engine.mysql.schema import is_user
@@ -267,9 +267,9 @@ class _Work:
 
     def _watched(self, parts: Iterator[bytes]) -> Iterator[bytes]:
         for part in parts:
+            _stop_if_asked(self.run)
             if self.failed.is_set():
                 raise Stopped("Another part of the restore failed.")
-            _stop_if_asked(self.run)
             yield part
 
 
@@ -277,16 +277,6 @@ def _objections(connection: Connection) -> list[str]:
     """What the server says about the rows, which LOCAL makes warnings of: each is a row that it left out or altered."""
     told = rows(connection, "SHOW WARNINGS")
     return [f"{text} ({code})" for level, code, text in told if level != "Note" and code not in DEPRECATIONS]
-
-
-def raise_first(errors: Sequence[BaseException | None]) -> None:
-    """The cause, not the `Stopped` that it made of the other threads."""
-    raised = [error for error in errors if error is not None]
-    for error in raised:
-        if not isinstance(error, Stopped):
-            raise error
-    if raised:
-        raise raised[0]
 
 
 def _stop_if_asked(run: Run) -> None:

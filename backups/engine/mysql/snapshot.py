@@ -14,7 +14,7 @@ import pymysql
 
 from backups.engine import layout
 from backups.engine.archive import Archive
-from backups.engine.errors import Stopped, Transient
+from backups.engine.errors import Stopped, Transient, raise_first
 from backups.engine.manifest import Manifest, SchemaEntry, TableEntry
 from backups.engine.mysql import accounts, sqlfile, tsv, view
 from backups.engine.mysql.exact import Look
@@ -173,7 +173,7 @@ class _Job:
             return
         with ThreadPoolExecutor(len(busy), thread_name_prefix="snapshot") as pool:
             outcomes = [pool.submit(work, connection) for connection in busy]
-        _raise_first([outcome.exception() for outcome in outcomes])
+        raise_first([outcome.exception() for outcome in outcomes])
 
     def _table(self, connection: Connection, schema: Schema, table: Table, place: str, seen: View) -> TableEntry:
         columns = ", ".join(column.expression for column in table.columns) or "0"
@@ -213,9 +213,9 @@ class _Job:
         return self.archive.put_data(key, parts)
 
     def _poll(self) -> None:
+        _stop_if_asked(self.run)
         if self.failed.is_set():
             raise Stopped("Another part of the backup failed.")
-        _stop_if_asked(self.run)
 
     def _count(self, size: int) -> None:
         with self.lock:
@@ -312,15 +312,6 @@ class _Lines:
 def _with_size(manifest: Manifest) -> Manifest:
     return replace(manifest, size=sum(ref.size for ref in manifest.data()))
 
-
-def _raise_first(errors: Sequence[BaseException | None]) -> None:
-    """The cause, not the `Stopped` that it made of the other threads."""
-    raised = [error for error in errors if error is not None]
-    for error in raised:
-        if not isinstance(error, Stopped):
-            raise error
-    if raised:
-        raise raised[0]
 
 
 def _stop_if_asked(run: Run) -> None:
