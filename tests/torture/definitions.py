@@ -7,8 +7,8 @@ from tests.torture.history import Column, Step, Table, World, feature, quoted
 from tests.torture.tables import TYPES, column, columns, insert, make
 
 
-def named(world: World, kind: str) -> str:
-    return f"{quoted(world.schema())}.{quoted(world.name(kind))}"
+def named(world: World, kind: str, schema: str = "") -> str:
+    return f"{quoted(schema or world.schema())}.{quoted(world.name(kind))}"
 
 
 # Tables that change
@@ -174,10 +174,15 @@ def failing(world: World) -> list[Step]:
 # Partitions
 
 
+def partitioned(world: World, kind: str, schema: str = "") -> str:
+    """MariaDB 10.11 loses a table with a slash in its name when it reorganises its partitions."""
+    return named(world, kind, schema).replace("/", "|")
+
+
 @feature("range partitions", definitions=True, repeatable=True)
 def by_range(world: World) -> list[Step]:
-    schema = quoted(world.schema())
-    name, other = (f"{schema}.{quoted(world.name(kind))}" for kind in ("part", "ex"))
+    schema = world.schema()
+    name, other = partitioned(world, "part", schema), partitioned(world, "ex", schema)
     rows = ", ".join(f"({n}, {world.number()})" for n in range(0, 40, 3))
     return [
         f"CREATE TABLE {name} (a INT, b INT, KEY (b)) PARTITION BY RANGE (a) (PARTITION p0 VALUES LESS THAN (10),"
@@ -195,7 +200,7 @@ def by_range(world: World) -> list[Step]:
 
 @feature("list and hash partitions", definitions=True, repeatable=True)
 def by_list(world: World) -> list[Step]:
-    listed, hashed = named(world, "list"), named(world, "hash")
+    listed, hashed = partitioned(world, "list"), partitioned(world, "hash")
     return [
         f"CREATE TABLE {listed} (a VARCHAR(9), b INT) PARTITION BY LIST COLUMNS (a)"
         " (PARTITION p0 VALUES IN ('x', NULL), PARTITION p1 VALUES IN ('y', 'z'))",
@@ -208,7 +213,7 @@ def by_list(world: World) -> list[Step]:
 
 @feature("subpartitions", definitions=True, repeatable=True)
 def subpartitions(world: World) -> list[Step]:
-    name = named(world, "sub")
+    name = partitioned(world, "sub")
     return [
         f"CREATE TABLE {name} (a INT, d DATE) PARTITION BY RANGE (YEAR(d)) SUBPARTITION BY HASH (TO_DAYS(d))"
         " SUBPARTITIONS 2 (PARTITION p0 VALUES LESS THAN (2000), PARTITION p1 VALUES LESS THAN MAXVALUE)",
@@ -219,7 +224,7 @@ def subpartitions(world: World) -> list[Step]:
 
 @feature("partitioning taken off", definitions=True, repeatable=True)
 def unpartition(world: World) -> list[Step]:
-    name = named(world, "un")
+    name = partitioned(world, "un")
     return [
         f"CREATE TABLE {name} (a INT, b INT)", f"INSERT INTO {name} VALUES (1, 1), (2, 2), (7, 7)",
         f"ALTER TABLE {name} PARTITION BY KEY (a) PARTITIONS 3", f"UPDATE {name} SET a = a + 1, b = 0",

@@ -20,7 +20,7 @@ from backups.engine.archive import Archive
 from backups.engine.errors import EngineError, Refused, Transient
 from backups.engine.manifest import Manifest
 from backups.engine.plan import plan
-from backups.engine.types import Position, Quiet, SliceIndex
+from backups.engine.types import Plan, Position, Quiet, SliceIndex
 from everest.demo import servers as demo
 from everest.demo.compare import Ask, compare, dump_all
 from everest.demo.servers import Installation, Server
@@ -124,14 +124,19 @@ class Stand:
             )
         _execute(self.replica, change)
 
-    def _replicate(self, gtids: str) -> None:
-        """Let the replica come to exactly this set, and stop there."""
+    def _replicate(self, gtids: str, following: str) -> None:
+        """Let the replica come to exactly this set, and stop there.
+
+        MySQL's SQL_AFTER_GTIDS now and then lets more through: it stops before the transaction that follows, if any.
+        """
         word = "REPLICA" if self.flavour == "mysql" else "SLAVE"
-        until = "SQL_AFTER_GTIDS" if self.flavour == "mysql" else "master_gtid_pos"
+        until = f"master_gtid_pos = '{gtids}'"
+        if self.flavour == "mysql":
+            until = f"SQL_BEFORE_GTIDS = '{following}'" if following else f"SQL_AFTER_GTIDS = '{gtids}'"
         with self.replica.connect() as connection:
             ask = Ask(connection)
             if not self._reached(ask, gtids):
-                ask(f"START {word} UNTIL {until} = '{gtids}'")
+                ask(f"START {word} UNTIL {until}")
                 self._wait(connection, word)
                 ask(f"STOP {word}")
             if not self._reached(ask, gtids):
@@ -166,28 +171,25 @@ class Stand:
         points = [slices.point(index, STORAGE) for index in self._ship(history, archive, manifest, start)]
         after = list(_after(archive, manifest))
         outcome.transactions = len(after)
-        for cut in history.cuts:
-            position = manifest.position
-            if cut and after:
-                position = mysql.position_after(*after[round(cut * (len(after) - 1))])
+        for place in dict.fromkeys(round(cut * len(after)) for cut in history.cuts):
+            position = mysql.position_after(*after[place - 1]) if place else manifest.position
+            following = after[place][1].identity if place < len(after) else ""
             try:
-                result = mysql.restore(
-                    self.writing,
-                    plan([manifest.point(STORAGE)], points, position, mysql.at_or_before),
-                    manifest,
-                    {STORAGE: archive},
-                    replace=True,
-                    remember=lambda settings: None,
-                    run=Quiet(),
-                    threads=2,
-                )
+                self._restore(archive, manifest, plan([manifest.point(STORAGE)], points, position, mysql.at_or_before))
+                found = self._differences(position, following)
             except EngineError as error:
-                outcome.differences[f"{cut:.3f} {_place(position)}"] = [f"{type(error).__name__}: {error}"]
+                found = [f"{type(error).__name__}: {error}"]
+                found += [f"{item.identity} is {item.ddl}" for _, item in after if item.identity in str(error)]
+            if found:
+                outcome.differences[f"transaction {place} of {len(after)}, {position['gtids']}"] = found
                 return
             outcome.restores += 1
-            if found := self._differences(position, last=cut == 1.0):
-                outcome.differences[f"{cut:.3f} {_place(position)}, last {result.last}"] = found
-                return
+
+    def _restore(self, archive: Archive, manifest: Manifest, planned: Plan) -> None:
+        mysql.restore(
+            self.writing, planned, manifest, {STORAGE: archive}, replace=True, remember=lambda settings: None,
+            run=Quiet(), threads=2,
+        )  # fmt: skip
 
     def _ship(self, history: History, archive: Archive, manifest: Manifest, start: Position) -> list[SliceIndex]:
         chunks = mysql.capture(
@@ -197,9 +199,10 @@ class Stand:
         slices.ship(archive, manifest.timeline, chunks, None, lambda index: None)
         return list(archive.slices(manifest.timeline))
 
-    def _differences(self, position: Position, last: bool) -> list[str]:
+    def _differences(self, position: Position, following: str) -> list[str]:
         """What neither the replica nor, at the history's end, the source itself holds so."""
-        self._replicate(str(position["gtids"]))
+        self._replicate(str(position["gtids"]), following)
+        last = not following
         with self.replica.connect() as replica, self.target.connect() as target, self.source.connect() as source:
             wanted, found, now = dump_all(replica), dump_all(target), dump_all(source) if last else None
         lines = differences(wanted, found)
@@ -248,10 +251,6 @@ def _after(archive: Archive, manifest: Manifest) -> Iterator[tuple[SliceIndex, A
         for item in index.transactions:
             if not mysql.contains(manifest.position, item):
                 yield index, item
-
-
-def _place(position: Position) -> str:
-    return str(position["gtids"])
 
 
 def _status(connection: Any, word: str) -> dict[str, Any]:
