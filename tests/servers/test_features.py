@@ -1,0 +1,97 @@
+"""Every feature of features.py comes back the same, through a snapshot and through slices, and works as before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everest.demo.servers import Server
+from tests.helpers import compare, dump_all, source_config, target_config
+from tests.servers import everything, features
+from tests.servers.backups import archive_in, back_up, put_back, script
+from tests.servers.replaying import Pair
+
+FLAVOURS = pytest.mark.parametrize("flavour", ["mysql", "mariadb"])
+
+
+@pytest.fixture
+def servers(flavour: str, request: Any) -> Iterator[tuple[Server, Server]]:
+    pair = request.getfixturevalue(f"{flavour}_source"), request.getfixturevalue(f"{flavour}_target")
+    for server in pair:
+        script(server, ["SET GLOBAL max_allowed_packet = 134217728"])
+    yield pair
+    for server in pair:
+        script(server, ["SET GLOBAL max_allowed_packet = DEFAULT"])
+        drop_tablespaces(server)
+
+
+def drop_tablespaces(server: Server) -> None:
+    """They are of the server, not of a schema."""
+    if server.flavour != "mysql":
+        return
+    names = [f"`{schema}{rest}`" for schema, _ in features.of("mysql").values() for rest in (" ``ts", " unused")]
+    with server.connect() as connection, connection.cursor() as cursor:
+        for schema, _ in features.of("mysql").values():
+            cursor.execute(f"DROP DATABASE IF EXISTS {schema}")
+        cursor.execute("SELECT CONCAT('`', REPLACE(name, '`', '``'), '`') FROM information_schema.innodb_tablespaces")
+        for name in {name for (name,) in cursor.fetchall()} & set(names):
+            cursor.execute(f"DROP TABLESPACE {name}")
+
+
+def make(server: Server) -> None:
+    with server.connect() as connection, connection.cursor() as cursor:
+        for name, (schema, feature) in features.of(server.flavour).items():
+            cursor.execute(f"CREATE DATABASE {schema} COLLATE utf8mb4_general_ci")
+            for statement in feature.made:
+                try:
+                    cursor.execute(statement.format(s=schema))
+                except Exception as error:
+                    raise AssertionError(f"{name}: {statement[:200]}: {error}") from error
+
+
+def use(server: Server) -> None:
+    """What follows on both servers must give the same."""
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET timestamp = 1700000000, sql_mode = ''")
+        for schema, feature in features.of(server.flavour).values():
+            for statement in feature.used:
+                cursor.execute(statement.format(s=schema))
+
+
+def same(source: Server, target: Server) -> None:
+    for step in (lambda server: None, use):
+        step(source)
+        step(target)
+        with source.connect() as first, target.connect() as second:
+            assert compare(dump_all(first), dump_all(second)) == []
+
+
+@FLAVOURS
+def test_every_feature_through_a_snapshot(servers: tuple[Server, Server], tmp_path: Path) -> None:
+    source, target = servers
+    make(source)
+    archive = archive_in(tmp_path)
+    manifest = back_up(source_config(source, tls="off"), archive)
+    put_back(target_config(target, tls="off"), target, archive, manifest)
+    assert manifest.inexact == ()
+    same(source, target)
+
+
+@FLAVOURS
+def test_every_feature_through_slices(servers: tuple[Server, Server]) -> None:
+    pair = Pair(*servers)
+    make(pair.source)
+    pair.replay()
+    same(pair.source, pair.target)
+
+
+@FLAVOURS
+def test_every_type_through_slices(servers: tuple[Server, Server]) -> None:
+    pair = Pair(*servers)
+    everything.fill(pair.source)
+    pair.replay()
+    with pair.source.connect() as first, pair.target.connect() as second:
+        assert compare(dump_all(first), dump_all(second)) == []
