@@ -308,8 +308,10 @@ class _Lines:
         self.ahead, rows = next(self.blocks, (None, 0))
         self.rows += rows
 
+
 def _with_size(manifest: Manifest) -> Manifest:
     return replace(manifest, size=sum(ref.size for ref in manifest.data()))
+
 
 def _stop_if_asked(run: Run) -> None:
     if run.should_stop():
