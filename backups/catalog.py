@@ -90,7 +90,12 @@ def _text(moment: datetime | None) -> str:
 
 
 def write_description(database: Database) -> None:
-    """Replace database.json in every storage that holds something of this database; raises EngineError."""
+    """Replace database.json in every storage that holds something of this database; raises EngineError.
+
+    Not of one that is paused: another installation may write it.
+    """
+    if database.paused:
+        return
     body = describe(database)
     for archive in database.archives().values():
         archive.write_database(body)
@@ -128,7 +133,7 @@ def _rebuild_database(storage: BackupStorage, uuid: str, report: Report, run: Ru
 
 
 def _database(storage: BackupStorage, uuid: str, described: dict[str, Any]) -> Database:
-    """The row; a new one has no credentials yet and says so."""
+    """The row; a new one has no credentials yet, says so, and rests until somebody has entered them."""
     address, pitr, server = (described.get(part, {}) for part in ("address", "pitr", "server"))
     return Database.objects.get_or_create(
         pk=uuid,
@@ -143,6 +148,7 @@ def _database(storage: BackupStorage, uuid: str, described: dict[str, Any]) -> D
             "flavour": server.get("flavour", ""),
             "version": server.get("version", ""),
             "status": Database.UNKNOWN,
+            "paused": True,
             "status_detail": f"Rebuilt from {storage}. Enter its password, and check its address.",
             "pitr": pitr.get("on", False),
             "pitr_storage": _storage_named(pitr.get("storage", ""), storage),

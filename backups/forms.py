@@ -100,6 +100,11 @@ class DatabaseForm(forms.ModelForm):
         )
         self.initial.pop("client_key", None)
 
+    def save(self, commit=True):
+        """Whoever saves it takes it over: what was rebuilt from a bucket begins to work again."""
+        self.instance.paused = False
+        return super().save(commit)
+
     def clean_name(self):
         return valid_name(self.cleaned_data["name"])
 

@@ -45,7 +45,8 @@ def wanted():
     restoring = Restore.objects.filter(state=Restore.RUNNING).values("target")
     begun = Q(start_position__isnull=False) | Q(backups__state="succeeded") | Q(slices__isnull=False)
     open_ones = Timeline.objects.filter(begun, ended_at=None).values("database")
-    return Database.objects.filter(pitr=True, pitr_storage__isnull=False, pk__in=open_ones).exclude(pk__in=restoring)
+    shipped = Database.objects.filter(pitr=True, paused=False, pitr_storage__isnull=False, pk__in=open_ones)
+    return shipped.exclude(pk__in=restoring)
 
 
 def due():

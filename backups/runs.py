@@ -67,12 +67,21 @@ def _committed(row: Backup) -> bool:
 
 
 def _afterwards(row: Backup) -> None:
+    row.timeline.refresh_from_db()  # shipping may have found its end meanwhile
+    if row.timeline.ended_at and row.timeline.end_reason in (Timeline.GAP, Timeline.FORK) and _none_waits(row.database):
+        # A hole was found while it ran, so it lies before the hole: recovery begins again with one behind it.
+        row.database.backup_now(storage=row.storage, who="Everest")
     if row.database.ship_error and row.timeline.ended_at is None:
         Database.objects.filter(pk=row.database_id).update(ship_error="", ship_error_since=None, ship_retry_at=None)
     if row.database.pitr:
         shipping.ring_ship()
     if row.schedule and row.schedule.retention_copies:
         sweeping.enqueue(row.database)
+
+
+def _none_waits(database: Database) -> bool:
+    waiting = database.backups.filter(state__in=[Backup.PENDING, Backup.RUNNING])
+    return database.open_timeline is None and not waiting.exists()
 
 
 def _result(row: Backup) -> dict[str, Any]:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 
+from django.db.models import Q
 from django.utils import timezone
 
 from backups import catalog
 from backups.engine import layout, retention
 from backups.engine.archive import Archive
-from backups.engine.errors import Stopped
+from backups.engine.errors import Refused, Stopped
 from backups.engine.types import BackupPoint
 from backups.models import Backup, Database, Job, Restore, Slice
 from backups.queue import JobRun, NotYet
 from everest.models import Event
 
+AGAIN = timedelta(days=1)
+
 
 def enqueue(database: Database) -> None:
-    """One sweep a database is enough, however many ask for it."""
-    waiting = database.jobs.filter(kind=Job.DELETE, state=Job.PENDING, backup=None, arguments={})
-    if not waiting.exists():
+    """One sweep a database is enough, however many ask for it; one that failed is tried again after a day."""
+    sweeps = database.jobs.filter(kind=Job.DELETE, backup=None, arguments={})
+    failed = Q(state=Job.FAILED, finished_at__gt=timezone.now() - AGAIN)
+    if not sweeps.filter(Q(state=Job.PENDING) | failed).exists():
         Job.enqueue(Job.DELETE, who="retention", database=database)
 
 
@@ -46,16 +51,39 @@ def sweep(job: Job, run: JobRun) -> dict[str, Any]:
     if unwanted - {point.id for point in decision.backups} & {point.id for point in backups}:
         raise NotYet("Something still works on its timeline; the deletion waits for that.")
     Backup.objects.filter(pk__in=[point.id for point in decision.backups]).update(state=Backup.DELETING)
-    for storage, archive in archives.items():
-        _give_up(storage, archive, decision, unwanted, run)
+    database.backups.filter(state=Backup.DELETING).update(error="")
+    refusals = [why for storage, archive in archives.items() if (why := _swept(storage, archive, decision, busy, run))]
+    count = _drop_rows(job)
+    catalog.write_description(database)
+    if refusals:
+        raise Refused(
+            " ".join(refusals),
+            meaning="What could not be deleted stays marked, and is not restored from.",
+            next_step="It is tried again with later backups; where objects are locked, once their time is over.",
+        )
+    return {"backups": count, "slices": len(decision.slices)}
+
+
+def _swept(storage: str, archive: Archive, decision: retention.GiveUp, busy: Collection[str], run: JobRun) -> str:
+    """Give up one storage's part; why not, where the storage refuses it (a lock on objects, a missing right)."""
+    try:
+        _give_up(storage, archive, decision, run)
         _orphans(archive, busy, run)
-    gone = database.backups.filter(state=Backup.DELETING)
+        return ""
+    except Refused as error:
+        marked = Backup.objects.filter(state=Backup.DELETING, storage__name=storage, database=archive.database)
+        marked.update(error=str(error))
+        return f"{storage}: {error.what} {error.next_step}".strip()
+
+
+def _drop_rows(job: Job) -> int:
+    """Rows of what is deleted; those whose objects a storage would not let go stay."""
+    gone = job.database.backups.filter(state=Backup.DELETING, error="")
     for name in gone.values_list("name", flat=True):
-        Event.note(job.who or "Everest", "deleted a backup", f"{database} {name}")
+        Event.note(job.who or "Everest", "deleted a backup", f"{job.database} {name}")
     count = gone.count()
     gone.delete()
-    catalog.write_description(database)
-    return {"backups": count, "slices": len(decision.slices)}
+    return count
 
 
 def _listed(database: Database, archives: dict[str, Archive]) -> list[BackupPoint]:
@@ -78,9 +106,7 @@ def _busy(database: Database) -> set[str]:
     return found - {"None"}
 
 
-def _give_up(
-    storage: str, archive: Archive, decision: retention.GiveUp, unwanted: Collection[str], run: JobRun
-) -> None:
+def _give_up(storage: str, archive: Archive, decision: retention.GiveUp, run: JobRun) -> None:
     if run.should_stop():
         raise Stopped("The deletion goes on later.")
     backups = [point for point in decision.backups if point.storage == storage]
@@ -91,7 +117,7 @@ def _give_up(
 
 
 def _orphans(archive: Archive, busy: Collection[str], run: JobRun) -> None:
-    """Data without its marker, left by runs that were cut off, once it is old enough to be nobody's."""
+    """What runs left that were cut off, once it is old enough to be nobody's: data without marker, writes half done."""
 
     def named_by(marker: str) -> set[str]:
         key = layout.parse(marker)
@@ -99,11 +125,16 @@ def _orphans(archive: Archive, busy: Collection[str], run: JobRun) -> None:
             return {ref.key for ref in archive.read_manifest(key.timeline, key.backup).data()}
         return {archive.read_slice(marker).data.key}
 
-    listing = archive.store.list(layout.database_prefix(archive.database))
-    found = retention.orphans(listing, named_by, timezone.now(), busy)
+    now = timezone.now()
+    found = retention.orphans(archive.objects(), named_by, now, busy)
     if found:
         run.log(f"{len(found)} orphaned objects are given up.")
         archive.give_up(orphans=found)
+    try:
+        if cut_off := archive.tidy(now - retention.ORPHAN_AGE):
+            run.log(f"{cut_off} writes that were cut off are given up.")
+    except Refused as error:  # they cost room, and harm nothing
+        run.log(f"Writes that were cut off were not looked for: {error}")
 
 
 def _forget(database: Database, run: JobRun) -> dict[str, Any]:
@@ -111,7 +142,7 @@ def _forget(database: Database, run: JobRun) -> dict[str, Any]:
     if database.ship_owner and database.ship_lease_until > timezone.now():
         raise NotYet("A worker still ships this database; the deletion waits until it lets go.")
     for archive in database.archives().values():
-        keys = [info.key for info in archive.store.list(layout.database_prefix(archive.database))]
+        keys = [info.key for info in archive.objects()]
         markers = [key for key in keys if (parts := layout.parse(key)) and parts.kind in ("manifest", "index")]
         archive.give_up(orphans=markers)
         archive.give_up(orphans=[key for key in keys if key not in set(markers)])

@@ -69,7 +69,8 @@ def ring_pending_jobs() -> None:
 
 def start_schedules() -> None:
     now = timezone.now()
-    for schedule in Schedule.objects.filter(active=True, next_run__lte=now).select_related("database", "storage"):
+    due = Schedule.objects.filter(active=True, next_run__lte=now, database__paused=False)
+    for schedule in due.select_related("database", "storage"):
         schedule.take(now)
 
 
@@ -82,7 +83,8 @@ def check_databases() -> None:
     """Each every few minutes, by a Job of its own."""
     old = timezone.now() - timedelta(seconds=settings.EVEREST_CHECK_SECONDS)
     waiting = Job.objects.filter(kind=Job.CHECK, state__in=Job.OPEN).values("database")
-    for database in Database.objects.filter(Q(checked_at=None) | Q(checked_at__lt=old)).exclude(pk__in=waiting):
+    due = Q(checked_at=None) | Q(checked_at__lt=old)
+    for database in Database.objects.filter(due, paused=False).exclude(pk__in=waiting):
         if database.password or database.checked_at:
             Job.enqueue(Job.CHECK, database=database)
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from itertools import islice, takewhile
 from typing import IO, Any, TypeVar, cast
@@ -232,6 +233,12 @@ class Archive:
             self._delete(point.key for point in points)
             self._delete(data)
         self._delete(orphans)
+
+    def tidy(self, before: datetime) -> int:
+        """Give up writes of this database that began before a time and were cut off; return how many."""
+        prefix = layout.database_prefix(self.database)
+        with told(prefix):
+            return self.store.tidy(prefix, before)
 
     def _slice_data(self, timeline: str, level: int, sequences: set[int]) -> list[str]:
         keys = self._keys(layout.slice_data_prefix(self.database, timeline, level))

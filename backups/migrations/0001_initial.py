@@ -55,6 +55,7 @@ class Migration(migrations.Migration):
                 ('ship_failures', models.PositiveIntegerField(default=0, editable=False, help_text='Runs in a row that failed')),
                 ('ship_retry_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('caught_up_at', models.DateTimeField(blank=True, editable=False, help_text="The server's position equalled the last slice's end then", null=True)),
+                ('paused', models.BooleanField(default=False, editable=False)),
                 ('verified_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('verified', models.JSONField(blank=True, default=dict, editable=False, help_text='timelines, objects, size in bytes, problems (key, what)')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),

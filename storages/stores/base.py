@@ -136,3 +136,6 @@ class ObjectStore(Protocol):
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; one that is already gone is no error."""
+
+    def tidy(self, prefix: str, before: datetime) -> int:
+        """Give up what writes below `prefix` left that began before a time and never ended; return how many."""

@@ -73,6 +73,17 @@ class LocalStore:
                 path.unlink()
             self._prune(path.parent)
 
+    def tidy(self, prefix: str, before: datetime) -> int:
+        self.check()
+        count = 0
+        with self._sentences():
+            for path in self._path(prefix).rglob(f"{TEMPORARY}*"):
+                with suppress(FileNotFoundError):
+                    if path.is_file() and not path.is_symlink() and path.stat().st_mtime < before.timestamp():
+                        path.unlink()
+                        count += 1
+        return count
+
     def _write(self, key: str, parts: Iterable[bytes], if_absent: bool) -> int:
         """Temporary file, fsync, name, fsync of the folder; on any error the temporary file goes."""
         path = self._path(check_key(key))

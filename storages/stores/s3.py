@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import UTC
+from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Any
 
@@ -130,6 +130,27 @@ class S3Store:
                 if not (self._batch_delete and self._delete_batch(batch)):
                     for key in batch:
                         self._client.delete_object(Bucket=self._config.bucket, Key=key)
+
+    def tidy(self, prefix: str, before: datetime) -> int:
+        """Uploads in parts that nobody finished are paid for, and no listing of objects shows them."""
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self._config.bucket, Prefix=self._prefix + prefix
+        )
+        answers, count = iter(pages), 0
+        while page := self._next(answers):
+            for entry in page.get("Uploads", []):
+                if entry["Initiated"] < before:
+                    self._abort({"Bucket": self._config.bucket, "Key": entry["Key"], "UploadId": entry["UploadId"]})
+                    count += 1
+        return count
+
+    def _abort(self, upload: dict[str, Any]) -> None:
+        with self._sentences(upload["Key"]):
+            try:
+                self._client.abort_multipart_upload(**upload)
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "NoSuchUpload":
+                    raise
 
     def _new_client(self, attempts: int, timeout: float) -> Any:
         config = self._config

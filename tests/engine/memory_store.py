@@ -48,6 +48,10 @@ class MemoryStore:
             self._asked("delete", key)
             self.objects.pop(key, None)
 
+    def tidy(self, prefix: str, before: datetime) -> int:
+        self._asked("tidy", prefix)
+        return 0
+
     def _asked(self, action: str, key: str) -> None:
         self.calls.append((action, key))
         self.before(action, key)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ def keys(store, *args):
 
 def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_writes_that_a_crash_cut_off_are_given_up_once_they_are_old(store, tmp_path):
+    store.put("a/b/whole", b"1")
+    left = tmp_path / "a/b" / f"{TEMPORARY}left"
+    left.write_bytes(b"half")
+    now = datetime.now(UTC)
+    assert store.tidy("a/", now - timedelta(days=7)) == store.tidy("c/", now + timedelta(days=1)) == 0
+    assert left.exists()
+    assert store.tidy("a/", now + timedelta(days=1)) == 1
+    assert files(tmp_path) == ["a", "a/b", "a/b/whole"]
 
 
 # What a folder must not do

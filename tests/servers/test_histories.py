@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from backups import queue, shipping
+from backups import catalog, leases, queue, shipping, sweeping, ticking
 from backups.engine.errors import Gap, Transient
 from backups.engine.mysql import dump
 from backups.engine.types import Quiet
-from backups.models import Database, Slice, Timeline
+from backups.models import Backup, Database, Job, Schedule, Slice, Timeline
 from everest.demo import accounts
 from everest.demo.servers import Server
 from storages.models import BackupStorage
+from storages.stores import Denied
+from storages.stores.local import LocalStore
 from tests.helpers import compare, wait_for
 from tests.servers.capturing import Source, transactions, used_up
 from tests.servers.test_work import add, back_up, content, register, restore, sql
@@ -150,3 +155,105 @@ def dumping(source: Source) -> bool:
     with source.connection.cursor() as cursor:
         cursor.execute("SELECT COUNT(*) FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'")
         return bool(cursor.fetchone()[0])
+
+
+def test_a_backup_that_a_gap_overtook_is_followed_by_another_at_once(
+    mysql_source: Server, mysql_target: Server, storage: BackupStorage, other: Database
+) -> None:
+    shop = make_shop(mysql_source, storage)
+    back_up(shop)
+    sql(mysql_source, f"REVOKE BACKUP_ADMIN ON *.* FROM '{shop.user}'@'%'")
+    add(mysql_source, 2)
+
+    class Meanwhile(Quiet):
+        def log(self, line: str) -> None:
+            if "read view is open" in line:
+                add(mysql_source, 3)
+                sql(mysql_source, "FLUSH BINARY LOGS", "PURGE BINARY LOGS BEFORE NOW(6) + INTERVAL 1 DAY")
+                with pytest.raises(Gap):
+                    drain(shop)
+
+    overtaken = shop.backup_now()
+    assert queue.run_job_now(overtaken.job, Meanwhile()).state == "succeeded"
+    assert shop.gap()
+    queue.run_job_now(shop.backups.get(state="pending").job)
+    add(mysql_source, 4)
+    drain(shop)
+    assert shop.gap() is None and shop.open_timeline.number == 2
+    assert not shop.backups.filter(state="pending").exists()
+    restore(shop, other)
+    assert not compare(content(mysql_source), content(mysql_target))
+
+
+def test_installations_and_databases_of_one_name_share_a_bucket_and_never_mix(
+    mysql_source: Server, mysql_target: Server, new_server: Callable[..., Server], storage: BackupStorage
+) -> None:
+    """The first installation's rows are gone when the second registers a server of the same name."""
+    mine = make_shop(mysql_source, storage)
+    back_up(mine)
+    add(mysql_source, 2)
+    drain(mine)
+    first, known = content(mysql_source), mine.pk
+    mine.forget()
+    theirs = make_shop(mysql_target, storage)
+    for number in (20, 21):
+        add(mysql_target, number)
+        gone = back_up(theirs)
+        drain(theirs)
+    queue.run_job_now(gone.request_delete("ann"))
+    assert catalog.rebuild(storage).databases == 2
+    again = Database.objects.get(name="shop-2")
+    assert (again.pk, again.paused, theirs.backups.count()) == (known, True, 1)
+    third = new_server("mysql")
+    target = register(third, "third")
+    restore(again, target)
+    assert not compare(first, content(third))
+    restore(theirs, target, replace="third")
+    assert not compare(content(mysql_target), content(third))
+
+
+def test_what_was_rebuilt_from_a_bucket_rests(mysql_source: Server, storage: BackupStorage) -> None:
+    shop = make_shop(mysql_source, storage)
+    Schedule.objects.create(database=shop, storage=storage, name="often", cron="* * * * *")
+    back_up(shop)
+    catalog.write_description(shop)
+    before = shop.archive(storage).read_database()
+    shop.forget()
+    catalog.rebuild(storage)
+    again = Database.objects.get()
+    Schedule.objects.update(next_run=timezone.now())
+    Database.objects.update(name="renamed", created_at=timezone.now() - timedelta(days=99))
+    ticking.start_schedules(), ticking.check_databases()
+    assert again.pitr and again.paused and not leases.due().exists() and not Job.objects.exists()
+    again.refresh_from_db()
+    catalog.write_description(again)
+    assert again.archive(storage).read_database() == before
+
+
+def test_deletions_that_are_refused_are_shown_once_and_tried_again_later(
+    mysql_source: Server, storage: BackupStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make_shop(mysql_source, storage)
+    schedule = Schedule.objects.create(
+        database=shop, storage=storage, name="often", cron="* * * * *", retention_copies=1
+    )
+    back_up(shop)
+    for _ in range(2):
+        back_up(shop, schedule=schedule, name="x")
+        Backup.objects.filter(name__startswith="often").update(name=uuid.uuid4().hex)
+
+    def refuse(store: LocalStore, keys: Iterable[str]) -> None:
+        raise Denied("The bucket keeps every object for 30 days.", hint="Wait.")
+
+    with monkeypatch.context() as locked:
+        locked.setattr(LocalStore, "delete", refuse)
+        sweep = queue.run_job_now(Job.objects.get(kind=Job.DELETE))
+        assert sweep.state == Job.FAILED and "for 30 days" in sweep.error and "disk" in sweep.error
+        marked = shop.backups.get(state=Backup.DELETING)
+        assert "for 30 days" in marked.error and shop.backups.count() == 3
+        sweeping.enqueue(shop)
+        assert not Job.objects.filter(kind=Job.DELETE, state=Job.PENDING).exists()
+    Job.objects.update(finished_at=timezone.now() - timedelta(days=2))
+    sweeping.enqueue(shop)
+    assert queue.run_job_now(Job.objects.get(kind=Job.DELETE, state=Job.PENDING)).state == Job.SUCCEEDED
+    assert shop.backups.count() == 2

@@ -169,6 +169,20 @@ def test_an_upload_whose_parts_fail_leaves_nothing(config):
     assert leftovers(config) == []
 
 
+def test_an_upload_that_a_crash_cut_off_is_given_up_once_it_is_old(s3_config):
+    store = open_store(s3_config)
+    store.put("a/whole", b"1")
+    for key in ("a/cut-off", "b/of-another"):
+        place = {"Bucket": s3_config.bucket, "Key": f"{PREFIX}/{key}"}
+        upload = store._client.create_multipart_upload(**place)["UploadId"]
+        store._client.upload_part(**place, UploadId=upload, PartNumber=1, Body=b"half")
+    now = datetime.now(UTC)
+    assert store.tidy("a/", now - timedelta(days=7)) == 0 and len(leftovers(s3_config)) == 2
+    assert store.tidy("a/", now + timedelta(days=1)) == 1
+    assert [one["Key"] for one in leftovers(s3_config)] == [f"{PREFIX}/b/of-another"]
+    assert keys(store) == ["a/whole"]
+
+
 def test_uploads_side_by_side_do_not_mix(store):
     def upload(number):
         return store.upload(f"up/{number}", (bytes([number]) * 3_000_000 for _ in range(6)))
