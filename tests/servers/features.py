@@ -75,7 +75,10 @@ DEFINITIONS = {
             "CREATE VIEW {s}.v AS SELECT '😀?' AS x",
             "CREATE FUNCTION {s}.f() RETURNS VARCHAR(9) CHARSET utf8mb4 DETERMINISTIC RETURN '😀?'",
         ),
-        ("INSERT INTO {s}.t (id, e, m, `a ``?`) VALUES (2, 1, 7, 2), (3, 3, 2, 1)", "INSERT IGNORE INTO {s}.t (id) VALUES (4)"),
+        (
+            "INSERT INTO {s}.t (id, e, m, `a ``?`) VALUES (2, 1, 7, 2), (3, 3, 2, 1)",
+            "INSERT IGNORE INTO {s}.t (id) VALUES (4)",
+        ),
     ),
     "columns of other charsets than their table": Feature(
         (
@@ -89,7 +92,8 @@ DEFINITIONS = {
     "defaults and attributes": Feature(
         (
             "CREATE TABLE {s}.t (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, a INT DEFAULT (1 + 2),"
-            " b VARBINARY(9) DEFAULT X'00FF', c TIMESTAMP(6) NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),"
+            " c TIMESTAMP(6) NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),"
+            " b VARBINARY(9) DEFAULT X'00FF',"
             " d DATE DEFAULT '2020-01-01', e BIT(3) DEFAULT b'101', f DOUBLE DEFAULT 0.1, g TEXT DEFAULT ('x'),"
             " h INT INVISIBLE DEFAULT 4, i DECIMAL(5,2) DEFAULT -0.05, j VARCHAR(5) DEFAULT '')",
             "INSERT INTO {s}.t (id, c) VALUES (18446744073709551000, '2020-01-01 00:00:00.123456'), (1, NULL)",
@@ -114,7 +118,10 @@ DEFINITIONS = {
         ("INSERT IGNORE INTO {s}.t VALUES (1, 'twice', 'z')",),
     ),
     "checks": Feature(
-        ("CREATE TABLE {s}.t (a INT CHECK (a > 0), b INT, CONSTRAINT `both` CHECK (a < b))", "INSERT INTO {s}.t VALUES (1, 2)"),
+        (
+            "CREATE TABLE {s}.t (a INT CHECK (a > 0), b INT, CONSTRAINT `both` CHECK (a < b))",
+            "INSERT INTO {s}.t VALUES (1, 2)",
+        ),
         ("INSERT IGNORE INTO {s}.t VALUES (-1, 2), (3, 1), (4, 5)",),
     ),
     "foreign keys of every action, and cycles": Feature(
@@ -141,7 +148,8 @@ DEFINITIONS = {
             "CREATE TABLE {s}.l (a VARCHAR(9)) PARTITION BY LIST COLUMNS (a) (PARTITION p0 VALUES IN ('😀', 'b'),"
             " PARTITION p1 VALUES IN ('?', NULL))",
             "CREATE TABLE {s}.r (a INT, d DATE) PARTITION BY RANGE (YEAR(d)) SUBPARTITION BY HASH (TO_DAYS(d))"
-            " SUBPARTITIONS 2 (PARTITION p0 VALUES LESS THAN (2000), PARTITION `p 1` VALUES LESS THAN MAXVALUE COMMENT 'c')",
+            " SUBPARTITIONS 2 (PARTITION p0 VALUES LESS THAN (2000),"
+            " PARTITION `p 1` VALUES LESS THAN MAXVALUE COMMENT 'c')",
             *(f"INSERT INTO {{s}}.h VALUES ({n})" for n in range(4)),
             "INSERT INTO {s}.k VALUES ('a'), ('b'), (NULL)",
             "INSERT INTO {s}.l VALUES ('😀'), ('?'), (NULL)",
@@ -182,8 +190,8 @@ DEFINITIONS = {
     ),
     "functional keys and multi-valued keys": Feature(
         (
-            "CREATE TABLE {s}.t (id INT PRIMARY KEY, a INT, j JSON, v VARCHAR(9), KEY ((a + 1)), KEY ((CONCAT(v, '😀'))),"
-            " KEY ((CAST(j->'$.x' AS UNSIGNED ARRAY))), KEY hidden (a) INVISIBLE)",
+            "CREATE TABLE {s}.t (id INT PRIMARY KEY, a INT, j JSON, v VARCHAR(9), KEY ((a + 1)),"
+            " KEY ((CONCAT(v, '😀'))), KEY ((CAST(j->'$.x' AS UNSIGNED ARRAY))), KEY hidden (a) INVISIBLE)",
             "INSERT INTO {s}.t VALUES (1, 2, '{{\"x\": [1, 2]}}', 'v')",
         ),
         ("INSERT INTO {s}.t VALUES (2, 3, '{{\"x\": [3]}}', 'w')",),
@@ -206,7 +214,8 @@ DEFINITIONS = {
     "literals of other charsets in expressions": Feature(
         (
             "CREATE TABLE {s}.t (l VARCHAR(9) CHARACTER SET latin1, g VARCHAR(9) AS (CONCAT(l, _latin1 X'E9')) STORED,"
-            " j VARCHAR(9) CHARACTER SET sjis AS (CONCAT(_sjis X'835C', _sjis 'a')), b VARBINARY(9) AS (CONCAT(X'FF', 'a')))",
+            " j VARCHAR(9) CHARACTER SET sjis AS (CONCAT(_sjis X'835C', _sjis 'a')),"
+            " b VARBINARY(9) AS (CONCAT(X'FF', 'a')))",
             "INSERT INTO {s}.t (l) VALUES ('a')",
         ),
         ("INSERT INTO {s}.t (l) VALUES ('é')",),
@@ -226,7 +235,8 @@ DEFINITIONS = {
     "JSON of a megabyte": Feature(
         (
             "CREATE TABLE {s}.t (id INT PRIMARY KEY, j JSON)",
-            "INSERT INTO {s}.t VALUES (1, JSON_OBJECT('a', REPEAT('é\"\\\\', 300000), 'b', JSON_ARRAY(1e0, -0e0, 0.1e0, NULL)))",
+            "INSERT INTO {s}.t VALUES (1, JSON_OBJECT('a', REPEAT('é\"\\\\', 300000),"
+            " 'b', JSON_ARRAY(1e0, -0e0, 0.1e0, NULL)))",
             "UPDATE {s}.t SET j = JSON_SET(j, '$.b[0]', 7)",
         )
     ),

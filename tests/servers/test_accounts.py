@@ -11,6 +11,7 @@ from backups.engine.archive import Archive
 from backups.engine.errors import Refused
 from backups.engine.manifest import Manifest, from_body, to_body
 from backups.engine.mysql import accounts
+from backups.engine.mysql.preflight import preflight_source
 from backups.engine.mysql.restore import RestoreResult, restore
 from backups.engine.mysql.server import ServerConfig, identify
 from backups.engine.types import Plan
@@ -110,6 +111,18 @@ def test_what_is_needed_is_named_before_anything_is_touched(flavour: str, reques
         pair.restore(pair.account(everything=False), Told())
     with pair.target.connect() as connection, connection.cursor() as cursor:
         assert cursor.execute("SHOW DATABASES LIKE 'a'") == 0
+
+
+def test_an_account_that_may_not_see_the_others_backs_up_without_them(new_server: Any, tmp_path: Path) -> None:
+    server = new_server("mysql", options=("--partial-revokes=ON",))
+    config = source_config(server, tls="off")
+    script(server, [f"REVOKE SELECT ON mysql.* FROM '{config.user}'@'%'"])
+    run = Told()
+    manifest = back_up(config, archive_in(tmp_path), run=run)
+    assert manifest.accounts is None
+    assert any("not part of this backup" in line for line in run.lines)
+    (line,) = [check for check in preflight_source(config) if check.name == "Accounts"]
+    assert line.state == "warn" and not [check for check in preflight_source(config) if check.state == "fail"]
 
 
 @FLAVOURS

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pymysql
+
 from backups.engine.mysql.schema import ROWLESS, is_user
-from backups.engine.mysql.server import Connection, Identity, rows
+from backups.engine.mysql.server import DENIED, Connection, Identity, error_code, rows
 from backups.engine.mysql.wide import UNREADABLE
 from backups.engine.types import Check
 
@@ -62,10 +64,28 @@ def schema_checks(connection: Connection, identity: Identity) -> Checks:
     yield from _tables(connection, identity)
     for name, (flavour, question, why, fix) in BESIDE.items():
         if flavour in ("both", identity.flavour):
-            found = [str(row[0]) for row in rows(connection, question)]
+            found = [str(row[0]) for row in _allowed(connection, question)]
             if found:
                 yield _list(name, found, why, fix)
+    yield _accounts(connection)
     yield from _returned(connection)
+
+
+def _allowed(connection: Connection, question: str) -> tuple[tuple[object, ...], ...]:
+    """Rows, none where the account may not see the `mysql` schema: a line of its own says that."""
+    try:
+        return rows(connection, question)
+    except pymysql.MySQLError as error:
+        if error_code(error) in DENIED:
+            return ()
+        raise
+
+
+def _accounts(connection: Connection) -> Check:
+    if _allowed(connection, "SELECT COUNT(*) FROM mysql.user"):
+        return Check("Accounts", "pass", "Accounts and grants are part of a backup, for a restore that asks for them.")
+    message = "The account may not read the `mysql` schema, so accounts and grants are not part of a backup."
+    return Check("Accounts", "warn", message, "Grant it SELECT on mysql.*, if you want to restore accounts, too.")
 
 
 def _returned(connection: Connection) -> Checks:

@@ -21,6 +21,7 @@ from backups.engine.mysql.exact import Look
 from backups.engine.mysql.grants import require_sight
 from backups.engine.mysql.schema import Reader, Schema, Table, innodb_name, numbers_of
 from backups.engine.mysql.server import (
+    DENIED,
     Connection,
     Identity,
     ServerConfig,
@@ -127,9 +128,19 @@ class _Job:
         self._read(readers, schemas, [place for place in tables if place not in entries], seen, entries)
         self.tablespaces = self.reader.tablespaces()
         written = tuple(self._schema(s, schema, identity, seen, entries) for s, schema in enumerate(schemas))
-        made = self._put("accounts", "sql", sqlfile.render(accounts.read(control, identity)))
+        made = self._accounts(control, identity)
         manifest = self._manifest(identity, seen, name, schedule, started, written)
         return _with_size(replace(manifest, accounts=made, inexact=tuple(sorted(self.inexact))))
+
+    def _accounts(self, control: Connection, identity: Identity) -> DataRef | None:
+        try:
+            statements = accounts.read(control, identity)
+        except pymysql.MySQLError as error:
+            if error_code(error) not in DENIED:
+                raise
+            self.run.log("The account may not read the mysql schema: accounts and grants are not part of this backup.")
+            return None
+        return self._put("accounts", "sql", sqlfile.render(statements))
 
     def _schemas(self) -> tuple[Schema, ...]:
         try:
