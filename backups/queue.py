@@ -96,6 +96,7 @@ class JobRun:
         self.cancelled = self.lost = False
         self._beaten = time.monotonic()
         self._progress: dict[str, Any] = {}
+        self._step = self._since = ""
         self._lines: list[str] = []
         self._lock = threading.Lock()
 
@@ -107,7 +108,9 @@ class JobRun:
     def progress(self, step: str, done: int = 0, total: int = 0, unit: str = "") -> None:
         self.mirror.progress(step, done, total, unit)
         with self._lock:
-            self._progress = {"step": step, "done": done, "total": total, "unit": unit}
+            if step != self._step:
+                self._step, self._since = step, timezone.now().isoformat()
+            self._progress = {"step": step, "done": done, "total": total, "unit": unit, "since": self._since}
 
     def log(self, line: str) -> None:
         self.mirror.log(line)

@@ -65,6 +65,10 @@ class MomentForm(forms.Form):
 
     def clean(self):
         data = super().clean()
+        filled = [name for name in ("time", "gtid", "before") if data.get(name)]
+        if data.get("moment") == Restore.LATEST and filled:
+            # Without JavaScript nothing chooses the moment whose field is typed into.
+            self.add_error(filled[0], "Choose this above, or empty the field for the latest possible moment.")
         needed = {"time": "time", "gtid": "gtid", "before": "before", "backup": "backup"}.get(data.get("moment"))
         if needed and not data.get(needed) and needed not in self.errors:
             self.add_error(needed, "Say which one.")

@@ -146,6 +146,25 @@ def took(start, end=None):
     return span(((end or timezone.now()) - start).total_seconds()) if start else "–"
 
 
+STEPS = {"load": "Loading the backup", "replay": "Replaying slices", "rows": "Copying rows"}
+
+
+@register.filter
+def step(name):
+    """What a run says it does, as people read it."""
+    return STEPS.get(name, name) if name else "Starting"
+
+
+@register.filter
+def time_left(progress):
+    """Of a step that tells how much there is, judged by its speed so far; "" where that says nothing yet."""
+    done, total, since = progress.get("done"), progress.get("total"), progress.get("since")
+    if not (done and total and since) or done >= total:
+        return ""
+    passed = (timezone.now() - datetime.fromisoformat(since)).total_seconds()
+    return span(passed * (total - done) / done) if passed > 3 else ""
+
+
 @register.filter
 def size(value):
     """Bytes in binary units: "3.2 MiB"."""

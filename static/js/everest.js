@@ -70,6 +70,19 @@
     button.addEventListener("click", () => (document.getElementById(button.dataset.fillZone).value = zone));
   });
 
+  // What is printed is said by the style sheet.
+  document.querySelectorAll("[data-print]").forEach((button) => (button.hidden = false));
+  document.addEventListener("click", (event) => event.target.closest("[data-print]") && window.print());
+
+  // Typing into the field of a choice chooses it.
+  document.addEventListener("input", (event) => {
+    const choice = event.target.closest(".choice");
+    const radio = choice && choice.querySelector('input[type="radio"]');
+    if (!radio || radio === event.target || radio.checked) return;
+    radio.checked = true;
+    radio.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+
   // A click on the timeline fills the moment that was clicked into the wizard's field.
   document.addEventListener("click", (event) => {
     const picture = event.target.closest("svg[data-pick]");
