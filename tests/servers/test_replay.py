@@ -87,6 +87,13 @@ def test_without_gtids(mysql_files: Server, mysql_target: Server) -> None:
     assert "binlog" in result.last
 
 
+def test_mariadb_rows_behind_a_statement_of_sql_mode_oracle(mariadb_pair: Pair) -> None:
+    """There, BEGIN opens a block."""
+    package = "CREATE PACKAGE pack AS FUNCTION one RETURN INT; END"
+    mariadb_pair.run(SCHEMA, USE, T, "SET sql_mode = 'ORACLE'", package, "INSERT INTO t (v) VALUES ('behind')")
+    same(mariadb_pair)
+
+
 def test_mariadb_of_its_own_kind(mariadb_pair: Pair) -> None:
     mariadb_pair.run(
         SCHEMA,

@@ -47,7 +47,7 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """BEGIN, COMMIT or ROLLBACK."""
+    """START TRANSACTION (in sql_mode ORACLE a BEGIN opens a block), COMMIT or ROLLBACK."""
 
     sql: bytes
     place: str
@@ -365,7 +365,7 @@ class Steps:
         """Bring the target to this very point of the transaction."""
         yield from self._flush()
         if self._group and not self._open:
-            yield Control(b"BEGIN", self.place)
+            yield Control(b"START TRANSACTION", self.place)
             self._open = True
         if rows := self._own.take():
             yield Rows(rows, self.place)
@@ -373,7 +373,7 @@ class Steps:
     def _flush(self) -> Iterator[Step]:
         """The gathered transactions as one."""
         if self._gathered:
-            yield Control(b"BEGIN", self._last)
+            yield Control(b"START TRANSACTION", self._last)
             yield Rows(self._gathered.take(), self._last)
             yield Control(b"COMMIT", self._last)
         if self._pending:
