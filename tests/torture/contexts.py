@@ -13,15 +13,15 @@ MODES = (
 )
 
 
-def _session(name: str, value: str, only: str = "", **settings: bool) -> Context:
-    return Context(f"SET SESSION {name} = {value}", f"SET SESSION {name} = DEFAULT", only, **settings)
+def _session(name: str, value: str, only: str = "", kind: str = "") -> Context:
+    return Context(f"SET SESSION {name} = {value}", f"SET SESSION {name} = DEFAULT", only, kind)
 
 
 CONTEXTS |= {
-    "statement format": _session("binlog_format", "STATEMENT", repeatable=True),
-    "mixed format": _session("binlog_format", "MIXED", repeatable=True),
-    "minimal row images": _session("binlog_row_image", "MINIMAL", partial=True),
-    "noblob row images": _session("binlog_row_image", "NOBLOB", partial=True),
+    "statement format": _session("binlog_format", "STATEMENT", kind="statement"),
+    "mixed format": _session("binlog_format", "MIXED", kind="statement"),
+    "minimal row images": _session("binlog_row_image", "MINIMAL", kind="partial"),
+    "noblob row images": _session("binlog_row_image", "NOBLOB", kind="partial"),
     "compressed transactions": _session("binlog_transaction_compression", "ON", "mysql"),
     "rows with their query": _session("binlog_rows_query_log_events", "ON", "mysql"),
     "tagged GTIDs": Context("SET gtid_next = 'AUTOMATIC:torture'", "SET gtid_next = 'AUTOMATIC'", "mysql"),
@@ -37,8 +37,8 @@ CONTEXTS |= {
     "annotated rows": _session("binlog_annotate_row_events", "OFF", "mariadb"),
     "check constraints off": _session("check_constraint_checks", "OFF", "mariadb"),
     "time zone": _session("time_zone", "'+05:45'"),
-    "time in the past": _session("timestamp", "1234567890.123456"),
-    "time in the future": _session("timestamp", "2140000000"),
+    "time in the past": _session("timestamp", "1234567890.123456", kind="clock"),
+    "time in the future": _session("timestamp", "2140000000", kind="clock"),
     "foreign keys off": _session("foreign_key_checks", "0"),
     "unique checks off": _session("unique_checks", "0"),
     "AUTO_INCREMENT in steps": Context(
@@ -52,8 +52,8 @@ CONTEXTS |= {
     "collation of the server": _session("collation_server", "latin1_german1_ci"),
     "collation of the connection": _session("collation_connection", "utf8mb4_bin"),
     "isolation": _session("transaction_isolation", "'READ-COMMITTED'", "mysql"),
-    "names latin1": Context("SET NAMES latin1", "SET NAMES utf8mb4", ascii=True),
-    "names sjis": Context("SET NAMES sjis", "SET NAMES utf8mb4", ascii=True),
-    "names cp1251": Context("SET NAMES cp1251", "SET NAMES utf8mb4", ascii=True),
+    "names latin1": Context("SET NAMES latin1", "SET NAMES utf8mb4", kind="names"),
+    "names sjis": Context("SET NAMES sjis", "SET NAMES utf8mb4", kind="names"),
+    "names cp1251": Context("SET NAMES cp1251", "SET NAMES utf8mb4", kind="names"),
     **{f"sql_mode {mode}": Context(f"SET SESSION sql_mode = '{mode}'", "SET SESSION sql_mode = ''") for mode in MODES},
 }

@@ -128,8 +128,9 @@ def create_like(world: World) -> list[Step]:
     return [f"CREATE TABLE {copy} LIKE {table}", insert(world, copy)]
 
 
-@feature("create from select", definitions=True)
+@feature("create from select", definitions=True, avoid=("names",))
 def create_select(world: World) -> list[Step]:
+    """MariaDB logs the columns' names in UTF-8, whatever the session's charset: its replicas read them wrongly."""
     table = world.pick()
     copies = named(world, "copy"), named(world, "copy")
     return [

@@ -78,37 +78,36 @@ class Table:
 
 @dataclass(frozen=True)
 class Feature:
-    """repeatable: the statements give the same rows on a replica in STATEMENT format too.
-
-    whole_rows: with partial row images the log does not hold what the statements do, and replicas differ.
-    """
+    """avoid: kinds of contexts in which the server's own replica is wrong, or its log does not hold what was done."""
 
     name: str
     make: Callable[[World], list[Step]]
     only: str = ""
-    repeatable: bool = False
     definitions: bool = False
-    whole_rows: bool = False
+    avoid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Context:
-    """Session settings that a unit runs under, and how they end."""
+    """Session settings that a unit runs under, and how they end.
+
+    kind: "statement" (only for what is `repeatable`: gives the same rows on a replica), "names" (a charset in which
+    only ASCII is understood), "partial" (less than whole rows are logged), "clock" (time stands still), or "".
+    """
 
     before: str
     after: str
     only: str = ""
-    repeatable: bool = False  # only for units that are
-    ascii: bool = False  # only for units that are plain ASCII
-    partial: bool = False  # logs less than whole rows
+    kind: str = ""
 
 
 FEATURES: dict[str, Feature] = {}
 CONTEXTS: dict[str, Context] = {}
 
 
-def feature(name: str, **settings: Any) -> Callable[..., Any]:
-    """Register a function that makes one unit's statements in a world."""
+def feature(name: str, *, repeatable: bool = False, **settings: Any) -> Callable[..., Any]:
+    """Register a function that makes one unit's statements in a world; repeatable: in STATEMENT format too."""
+    settings["avoid"] = (*settings.get("avoid", ()), *(() if repeatable else ("statement",)))
 
     def register(make: Callable[[World], list[Step]]) -> Callable[[World], list[Step]]:
         assert name not in FEATURES, name
@@ -214,9 +213,9 @@ class _Deck:
 
 
 def _fits(context: Context, one: Feature, steps: list[Step]) -> bool:
-    if (context.repeatable and not one.repeatable) or (context.partial and one.whole_rows):
+    if context.kind in one.avoid:
         return False
-    return not context.ascii or all(isinstance(step, str) and step.isascii() for step in steps)
+    return context.kind != "names" or all(isinstance(step, str) and step.isascii() for step in steps)
 
 
 def _unit(world: World, one: Feature, deck: _Deck, count: int = 0) -> Unit:
