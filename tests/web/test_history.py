@@ -36,7 +36,7 @@ def test_a_wrong_filter_is_told_beside_its_field(world, admin):
 
 def test_the_list_leads_to_the_wizard_with_the_transaction_picked(world, admin):
     page = admin.get(reverse("transactions-found", args=[world.list_job.pk])).content.decode()
-    assert story.DROP in page and "−247" in page and "hx-get" not in page.split('id="found"')[1]
+    assert story.DROP in page and "247 deleted" in page and "hx-get" not in page.split('id="found"')[1]
     link = re.search(r'href="([^"]*)">Restore to just before this', page).group(1).replace("&amp;", "&")
     form = admin.get(link).context["form"]
     line = world.source.timelines.get(number=2)
