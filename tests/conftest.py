@@ -15,17 +15,22 @@ from everest.demo.servers import Installation, Server
 from tests.helpers import clean
 
 TESTED_MYSQL = (9, 7)
+NEW_MARIADB = (11, 8)
 KINDS: dict[str, tuple[str, bool]] = {
     "mysql_source": ("mysql", True),
     "mysql_target": ("mysql", True),
     "mysql_files": ("mysql", False),
     "mariadb_source": ("mariadb", True),
     "mariadb_target": ("mariadb", True),
+    "mariadb_new_source": ("mariadb_new", True),
+    "mariadb_new_target": ("mariadb_new", True),
 }
 
 
 def installation(flavour: str) -> Installation:
-    return demo.mysql(minimum=TESTED_MYSQL) if flavour == "mysql" else demo.mariadb()
+    if flavour == "mysql":
+        return demo.mysql(minimum=TESTED_MYSQL)
+    return demo.mariadb(minimum=NEW_MARIADB if flavour == "mariadb_new" else ())
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +88,17 @@ def mariadb_source(server: Any) -> Server:
 @pytest.fixture
 def mariadb_target(server: Any) -> Server:
     return _cleaned(server("mariadb_target"))
+
+
+@pytest.fixture
+def mariadb_new_source(server: Any) -> Server:
+    """MariaDB 11.8 or newer, beside the machine's own."""
+    return _cleaned(server("mariadb_new_source"))
+
+
+@pytest.fixture
+def mariadb_new_target(server: Any) -> Server:
+    return _cleaned(server("mariadb_new_target"))
 
 
 @pytest.fixture(scope="session")

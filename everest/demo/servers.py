@@ -39,9 +39,9 @@ class Installation:
         """The argv that runs mysqld, mysql, mysqldump or mysqlbinlog (on MariaDB its program of that purpose)."""
         if program == "mysqld" and self.server:
             return [self.server]
-        if self.root:
-            return debian.command(self.root, program)
         name = NAMES[program] if self.flavour == "mariadb" else program
+        if self.root:
+            return debian.command(self.root, name)
         path = _which(name)
         if not path:
             raise ServerUnavailable(f"{name} is not installed: it comes with the server's client package.")
@@ -52,7 +52,7 @@ class Installation:
         """Options that tell a server of the cache where its own files are."""
         if not self.root:
             return []
-        share = self.root / "usr/share/mysql"
+        share = self.root / "usr/share" / self.flavour
         return [
             f"--basedir={self.root / 'usr'}",
             f"--lc-messages-dir={share}",
@@ -80,12 +80,16 @@ def mysql(say: Say = print, minimum: tuple[int, ...] = (8, 0)) -> Installation:
         raise ServerUnavailable(f"There is no MySQL. {error} {hint}") from error
 
 
-def mariadb(say: Say = print) -> Installation:
+def mariadb(say: Say = print, minimum: tuple[int, ...] = ()) -> Installation:
     """The machine's MariaDB; as root on Debian it is installed where it is missing.
+
+    minimum: where the machine's is older than that, the one of Debian's unstable suite from the cache.
 
     Raises:
         ServerUnavailable: there is none, naming the package.
     """
+    if minimum:
+        return _newer_mariadb(say, minimum)
     if not _which("mariadbd") and shutil.which("apt-get") and os.geteuid() == 0:
         say("Installing mariadb-server (once)")
         _install("mariadb-server")
@@ -93,6 +97,15 @@ def mariadb(say: Say = print) -> Installation:
     if not path:
         raise ServerUnavailable("There is no MariaDB. Install it: apt-get install mariadb-server")
     return Installation("mariadb", _version(_version_text([path])), server=path)
+
+
+def _newer_mariadb(say: Say, minimum: tuple[int, ...]) -> Installation:
+    path = _which("mariadbd")
+    text = _version_text([path]) if path else ""
+    if path and _numbers(text) >= minimum:
+        return Installation("mariadb", _version(text), server=path)
+    root = debian.unpacked("mariadb-sid", ("mariadb-server-core", "mariadb-client-core"), say)
+    return Installation("mariadb", _version(_version_text(debian.command(root, "mariadbd"))), root=root)
 
 
 @dataclass
@@ -275,15 +288,29 @@ def _template(installation: Installation) -> Path:
 
 def _initialise(installation: Installation, folder: Path) -> None:
     user = ["--user=root"] if os.geteuid() == 0 else []
+    statements = ""
     if installation.flavour == "mysql":
         program = [*installation.command("mysqld"), "--no-defaults", *installation.places, "--initialize-insecure"]
         program += ["--innodb-redo-log-capacity=8M"]
+    elif installation.root:
+        program = [*installation.command("mysqld"), "--no-defaults", *installation.places, "--bootstrap"]
+        statements = _system_tables(installation.root / "usr/share/mariadb")
+        folder.mkdir()
     else:
         program = [_which("mariadb-install-db") or "mariadb-install-db", "--no-defaults", "--skip-test-db"]
         program += ["--auth-root-authentication-method=normal"]
-    ran = subprocess.run([*program, *user, f"--datadir={folder}"], capture_output=True, text=True)
+    argv = [*program, *user, f"--datadir={folder}"]
+    ran = subprocess.run(argv, capture_output=True, text=True, input=statements)
     if ran.returncode:
         raise ServerUnavailable(f"{program[0]} could not make a data folder: {(ran.stdout + ran.stderr)[-800:]}")
+
+
+def _system_tables(share: Path) -> str:
+    """What mariadb-install-db, a script that knows nothing of a loader, gives to the server."""
+    names = ("mariadb_system_tables", "mariadb_performance_tables", "mariadb_system_tables_data",
+             "maria_add_gis_sp_bootstrap", "mariadb_sys_schema")  # fmt: skip
+    scripts = [(share / f"{name}.sql").read_text() for name in names]
+    return "\n".join(["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket = NULL;", *scripts])
 
 
 def _install(package: str) -> None:

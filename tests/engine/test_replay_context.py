@@ -13,7 +13,11 @@ from backups.engine.mysql.context import Session, decimal, literal, text, variab
 from backups.engine.mysql.skipped import is_skipped
 from backups.engine.mysql.statements import Query, UserVar
 
-COLLATIONS = {8: ("latin1", "latin1_swedish_ci"), 45: ("utf8mb4", "utf8mb4_general_ci")}
+COLLATIONS = {
+    8: ("latin1", "latin1_swedish_ci"),
+    45: ("utf8mb4", "utf8mb4_general_ci"),
+    2304: ("utf8mb4", "utf8mb4_uca1400_ai_ci"),
+}
 
 
 class All:
@@ -136,10 +140,19 @@ def test_a_user_variable_of_any_name_is_set_in_a_charset_that_has_it() -> None:
     event = parse(memoryview(HEADER.pack(0, USER_VAR, 1, 19 + len(body), 0, 0) + body), 0)
     statements = [statement.decode() for statement in session.prepare(query(charset=(8, 8, 8)), 100, [event])]
     assert statements == [
-        "SET SESSION character_set_client = 45",
+        "SET SESSION character_set_client = utf8mb4",
         "SET @`größe` = NULL",
-        "SET SESSION character_set_client = 8",
+        "SET SESSION character_set_client = latin1",
     ]
+
+
+def test_a_clients_character_set_goes_by_name() -> None:
+    """MariaDB 11.8's default collation has a number that it does not take for a character set."""
+    session = Session("mariadb", All(), "SYSTEM", COLLATIONS)
+    (statement,) = session.prepare(query(charset=(2304, 2304, 45)), 100, ())
+    assert b"character_set_client" not in statement and b"collation_connection = 2304" in statement
+    (statement,) = session.prepare(query(charset=(8, 8, 8)), 100, ())
+    assert b"character_set_client = latin1" in statement
 
 
 def test_an_altered_event_keeps_the_account_that_altered_it() -> None:

@@ -18,6 +18,11 @@ def mariadb_pair(mariadb_source: Server, mariadb_target: Server) -> Pair:
     return Pair(mariadb_source, mariadb_target)
 
 
+@pytest.fixture
+def mariadb_new_pair(mariadb_new_source: Server, mariadb_new_target: Server) -> Pair:
+    return Pair(mariadb_new_source, mariadb_new_target)
+
+
 @pytest.fixture(params=["mysql", "mariadb"])
 def pair(request: pytest.FixtureRequest) -> Pair:
     """One after the other."""

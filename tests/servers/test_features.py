@@ -14,7 +14,7 @@ from tests.servers import everything, features
 from tests.servers.backups import archive_in, back_up, put_back, script
 from tests.servers.replaying import Pair
 
-FLAVOURS = pytest.mark.parametrize("flavour", ["mysql", "mariadb"])
+FLAVOURS = pytest.mark.parametrize("flavour", ["mysql", "mariadb", "mariadb_new"])
 
 
 @pytest.fixture

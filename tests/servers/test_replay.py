@@ -40,9 +40,11 @@ def test_every_session_on_mysql(mysql_pair: Pair) -> None:
     assert result.statements > 100
 
 
-def test_every_session_on_mariadb(mariadb_pair: Pair) -> None:
-    run_all(mariadb_pair)
-    assert same(mariadb_pair).skipped == 4 + CAPTURE_ACCOUNT
+@pytest.mark.parametrize("name", ["mariadb", "mariadb_new"])
+def test_every_session_on_mariadb(name: str, request: pytest.FixtureRequest) -> None:
+    pair: Pair = request.getfixturevalue(f"{name}_pair")
+    run_all(pair)
+    assert same(pair).skipped == 4 + CAPTURE_ACCOUNT
 
 
 def test_compressed_transactions(mysql_pair: Pair) -> None:

@@ -41,7 +41,7 @@ _AS_LOGGED = (
     "sql_mode", "explicit_defaults_for_timestamp", "default_collation_for_utf8mb4", "sql_require_primary_key",
     "default_table_encryption", "enable_cascade_triggers",
 )  # fmt: skip
-UTF8 = "45"  # utf8mb4_general_ci, which every server has
+UTF8 = "utf8mb4"
 
 
 def variables(query: Query, timestamp: int, flavour: Flavour) -> dict[str, str]:
@@ -188,9 +188,15 @@ class Session:
                     next_step="Start the target in the source's time zone, or load its time zone tables.",
                 )
             found["time_zone"] = text(self.zone)
+        if "charset" in query.status:
+            # By name: MariaDB takes only collations below 256 for a character set.
+            found["character_set_client"] = self._charset(query.status["charset"][0])
         if pairs := query.status.get("character_set_collations"):
             found["character_set_collations"] = self._pairs(pairs)
         return {name: value for name, value in found.items() if name in self.names}
+
+    def _charset(self, collation: int) -> str:
+        return self.collations[collation][0] if collation in self.collations else str(collation)
 
     def _pairs(self, pairs: Iterable[tuple[int, int]]) -> str:
         try:
