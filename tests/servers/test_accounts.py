@@ -45,6 +45,7 @@ OWN = {
         "ALTER USER app COMMENT 'GRANT x TO `y`@`z`'",
     ),
     "mariadb": ("SET DEFAULT ROLE reader FOR 'a b'@'10.%'", "GRANT SELECT ON a.* TO PUBLIC"),
+    "mariadb_new": ("SET DEFAULT ROLE reader FOR 'a b'@'10.%'", "GRANT SELECT ON a.* TO PUBLIC"),
 }
 
 
@@ -77,7 +78,7 @@ def known(server: Server) -> list[bytes]:
     return [line for line in lines if b"`everest_" not in line and b"`root`" not in line]
 
 
-@FLAVOURS
+@pytest.mark.parametrize("flavour", OWN)
 def test_accounts_come_back_on_request(flavour: str, request: Any, tmp_path: Path) -> None:
     pair, run = Pair(request, flavour, tmp_path), Told()
     result = pair.restore(pair.account(everything=True), run)
