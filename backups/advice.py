@@ -12,7 +12,21 @@ LOOK_AHEAD = 7  # runs: a week of daily ones
 def warnings(schedule) -> list[str]:
     """Sentences about production hours and about other backups at the same time."""
     runs = schedule.next_runs(LOOK_AHEAD)
-    return [sentence for sentence in (in_production(schedule, runs), overlaps(schedule, runs)) if sentence]
+    found = (in_production(schedule, runs), overlaps(schedule, runs), surplus(schedule))
+    return [sentence for sentence in found if sentence]
+
+
+def surplus(schedule):
+    """Fewer copies than there are: retention takes the oldest away."""
+    if schedule._state.adding or not schedule.retention_copies:
+        return ""
+    taken = schedule.backups.filter(state="succeeded", pinned=False).order_by("-view_at")
+    too_many = list(taken[schedule.retention_copies :])
+    if not too_many:
+        return ""
+    names = ", ".join(backup.name for backup in too_many[:5]) + (" and more" if len(too_many) > 5 else "")
+    count = len(too_many)
+    return f"{count} of its backups are more than that and will be deleted, with the moments that need them: {names}."
 
 
 def in_production(schedule, runs):

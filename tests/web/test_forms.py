@@ -373,3 +373,12 @@ def test_a_moment_is_read_to_the_microsecond(text, microseconds):
 def test_a_moment_that_is_none_says_why(text, words):
     with pytest.raises(ValidationError, match=words):
         read_moment(text, BERLIN)
+
+
+def test_fewer_copies_than_there_are_name_the_backups_that_go(world, admin):
+    Backup.objects.filter(name__in=["nightly-2", "after-the-gap"]).update(schedule=world.schedule)
+    url = reverse("schedule-preview", args=[world.source.pk])
+    data = {**SCHEDULE, "storage": world.storage.pk, "schedule": str(world.schedule.pk)}
+    assert "will be deleted" not in admin.post(url, data).content.decode()
+    page = admin.post(url, {**data, "retention_copies": 1}).content.decode()
+    assert "1 of its backups are more than that and will be deleted" in page and "need them: after-the-gap." in page

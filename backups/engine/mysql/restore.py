@@ -5,6 +5,7 @@ Whatever breaks, a restore is repeated from its beginning: it drops what is ther
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from backups.engine.mysql.accounts import restore as restore_accounts
 from backups.engine.mysql.load import LoadedCounts, load
 from backups.engine.mysql.replay import ReplayResult, replay
 from backups.engine.mysql.server import ServerConfig
+from backups.engine.plan import utc
 from backups.engine.types import Plan, Run, SliceIndex
+
+TELL_SECONDS = 10  # between two lines of the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,7 @@ def _replay(
         run.log(f"Replaying {len(plan.slices)} slices.")
     return replay(
         config,
-        _slices(plan, archives),
+        _slices(plan, archives, run),
         start=manifest.position,
         stop=plan.position,
         run=run,
@@ -143,9 +147,14 @@ def _replay(
     )
 
 
-def _slices(plan: Plan, archives: Mapping[str, Archive]) -> Iterator[tuple[SliceIndex, Iterable[bytes]]]:
-    """The slices as the bucket holds them, which must be as they were planned with."""
-    for point in plan.slices:
+def _slices(plan: Plan, archives: Mapping[str, Archive], run: Run) -> Iterator[tuple[SliceIndex, Iterable[bytes]]]:
+    """The slices as the bucket holds them, which must be as they were planned with; tells which moment is reached."""
+    told = time.monotonic()
+    for number, point in enumerate(plan.slices, 1):
+        if time.monotonic() - told >= TELL_SECONDS:
+            told = time.monotonic()
+            reached = f" The moment {utc(point.first_us)} UTC is reached." if point.count else ""
+            run.log(f"Slice {number} of {len(plan.slices)}.{reached}")
         archive = archives[point.storage]
         index = archive.read_slice(point.key)
         if (dict(index.start), dict(index.end)) != (dict(point.start), dict(point.end)):
