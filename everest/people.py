@@ -2,6 +2,7 @@
 
 from functools import wraps
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.core.exceptions import PermissionDenied
@@ -69,18 +70,24 @@ def require(user, role):
         raise PermissionDenied(f"This needs the role {role}. An administrator can give it to you.")
 
 
+def address_of(request):
+    """Where a person is; behind a proxy, what it says: the last hop, as whatever stands before can be made up."""
+    said = request.headers.get("X-Forwarded-For", "") if settings.EVEREST_BEHIND_PROXY else ""
+    return said.rpartition(",")[2].strip() or request.META.get("REMOTE_ADDR") or None
+
+
 def note(request, action, subject, detail=""):
     """Leave an Event of what this person just did."""
     from everest.models import Event
 
-    return Event.note(request.user.get_username(), action, subject, detail, request.META.get("REMOTE_ADDR") or None)
+    return Event.note(request.user.get_username(), action, subject, detail, address_of(request))
 
 
 @receiver(user_logged_in)
 def note_sign_in(sender, request, user, **kwargs):
     from everest.models import Event
 
-    Event.note(user.get_username(), "signed in", f"user {user}", "", request.META.get("REMOTE_ADDR") or None)
+    Event.note(user.get_username(), "signed in", f"user {user}", "", address_of(request))
 
 
 @receiver(user_logged_out)
@@ -94,7 +101,7 @@ def note_failed_sign_in(sender, request=None, **kwargs):
     """Not the name that was typed: people type passwords there."""
     from everest.models import Event
 
-    address = request.META.get("REMOTE_ADDR") or None if request else None
+    address = address_of(request) if request else None
     Event.note("nobody", "failed to sign in", "sign-in page", "", address)
 
 

@@ -8,4 +8,4 @@ from storages.models import BackupStorage
 class StorageAdmin(Shown):
     list_display = ["name", "type", "bucket", "region", "endpoint", "checked_at"]
     search_fields = ["name", "bucket", "endpoint"]
-    exclude = ["access_key", "secret_key"]
+    exclude = ["access_key", "secret_key", "encryption_keys"]

@@ -187,3 +187,11 @@ def test_staff_release_the_lease_of_a_shipper(world, staff):
 def test_staff_do_not_see_rows_that_others_looked_at(world, staff):
     page = staff.get(reverse("admin:backups_job_change", args=[world.rows_job.pk])).content.decode()
     assert "0xff" not in page and story.SERVER not in page
+
+
+@pytest.mark.parametrize(("behind", "seen"), [(True, "10.1.2.3"), (False, "127.0.0.1")])
+def test_the_address_is_the_one_that_can_be_believed(behind, seen, world, sign_in, settings):
+    settings.EVEREST_BEHIND_PROXY = behind
+    headers = {"X-Forwarded-For": "6.6.6.6, 10.1.2.3"}
+    sign_in("Operator").post(reverse("backup-verify", args=[world.backup.pk]), headers=headers)
+    assert Event.objects.get(action="started verify").address == seen
