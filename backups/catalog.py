@@ -114,7 +114,7 @@ def rebuild(storage: BackupStorage, run: Run | None = None) -> Report:
 
 
 def _rebuild_database(storage: BackupStorage, uuid: str, report: Report, run: Run) -> None:
-    archive = Archive(storage.open_store(), uuid)
+    archive = Database(pk=uuid).archive(storage)
     described = archive.read_database() or {}
     manifests = list(archive.manifests())
     if not described and not manifests:

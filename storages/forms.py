@@ -1,5 +1,7 @@
 """The form of a Backup Storage."""
 
+import base64
+import binascii
 import ipaddress
 import re
 from urllib.parse import urlsplit
@@ -9,11 +11,16 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from everest.forms import SecretInput, helper
+from everest.secrets import SecretLost
 from storages.models import BackupStorage, local_folder
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 PLACE = ["name", "type", "bucket", "region", "prefix"]
 S3_ONLY = ["region", "endpoint", "access_key", "secret_key", "ca_certificate"]
+KEYS_HELP = (
+    "Optional: what is written is then encrypted before it leaves this machine. A key is 32 random bytes in base64, "
+    "such as `openssl rand -base64 32` prints. Keep a copy elsewhere: without it nobody can read the backups."
+)
 INSECURE = (
     '<div class="banner banner-warn" data-when="verify_tls=false"><div class="text"><p>Anyone between Everest and '
     "the storage could read keys and backups. Give the CA certificate instead, where there is one.</p></div></div>"
@@ -23,6 +30,14 @@ INSECURE = (
 class StorageForm(forms.ModelForm):
     access_key = forms.CharField(label="Access Key", required=False, max_length=200, widget=SecretInput)
     secret_key = forms.CharField(label="Secret Key", required=False, max_length=200, widget=SecretInput)
+
+    encryption_keys = forms.CharField(
+        label="Encryption keys",
+        required=False,
+        max_length=2000,
+        help_text=KEYS_HELP,
+        widget=forms.Textarea(attrs={"rows": 2, "spellcheck": "false", "autocomplete": "off"}),
+    )
 
     class Meta:
         model = BackupStorage
@@ -39,6 +54,7 @@ class StorageForm(forms.ModelForm):
             "ca_certificate",
             "path_style",
             "prefix",
+            "encryption_keys",
         ]
         labels = {"type": "Type", "name": "Name", "region": "Region", "endpoint": "Endpoint", "prefix": "Prefix"}
         help_texts = {
@@ -61,6 +77,12 @@ class StorageForm(forms.ModelForm):
         chosen = self.data.get("type") if self.is_bound else self.instance.type
         for name in S3_ONLY[:4]:
             self.fields[name].required = (chosen or self.instance.type) != BackupStorage.LOCAL and not self.kept(name)
+        self.initial.pop("encryption_keys", None)
+        if self.kept("encryption_keys"):
+            text = (
+                "A key that you enter encrypts from now on; those that are stored go on decrypting. Never shown again."
+            )
+            self.fields["encryption_keys"].help_text = text
         if self.kept("secret_key"):
             for name in ("access_key", "secret_key"):
                 self.fields[name].help_text = "Leave empty to keep the stored one."
@@ -78,6 +100,7 @@ class StorageForm(forms.ModelForm):
                     "ca_certificate",
                     data_when="type=s3",
                 ),
+                "encryption_keys",
             )
         )
 
@@ -109,6 +132,19 @@ class StorageForm(forms.ModelForm):
         if text and "-----BEGIN CERTIFICATE-----" not in text:
             raise ValidationError("This is not a certificate in PEM form (it begins with -----BEGIN CERTIFICATE-----).")
         return text
+
+    def clean_encryption_keys(self):
+        """New keys go in front of the stored ones, which stay: what they encrypted has to be read for ever."""
+        entered = self.cleaned_data["encryption_keys"].split()
+        if not all(map(is_key, entered)):
+            raise ValidationError("Each line is 32 random bytes in base64, as `openssl rand -base64 32` prints them.")
+        if not entered and self.kept("encryption_keys"):
+            return self.instance.encryption_keys
+        try:
+            stored = self.instance.secret("encryption_keys").split()
+        except SecretLost as error:
+            raise ValidationError(str(error)) from error
+        return "\n".join(dict.fromkeys([*entered, *stored]))
 
     def clean(self):
         data = super().clean()
@@ -149,6 +185,13 @@ class StorageForm(forms.ModelForm):
 
     def validate_constraints(self):
         """clean_place has said it in words already."""
+
+
+def is_key(text) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == 32
+    except binascii.Error:
+        return False
 
 
 def valid_bucket(name) -> bool:

@@ -41,6 +41,7 @@ class BackupStorage(models.Model):
     ca_certificate = models.TextField("CA certificate", blank=True)
     path_style = models.BooleanField("Force path-style URL access", default=False)
     prefix = models.CharField(max_length=200, blank=True)
+    encryption_keys = SecretField(blank=True, default="")  # one a line: the first encrypts, all decrypt
     conditional_put = models.BooleanField(default=False, editable=False, help_text="Remembered by Test connection")
     checked_at = models.DateTimeField(null=True, blank=True, editable=False)
     check_error = models.TextField(blank=True, editable=False)

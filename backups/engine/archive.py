@@ -20,14 +20,15 @@ from typing import IO, Any, TypeVar, cast
 import zstandard
 
 from backups.engine import codec, index, layout, manifest
+from backups.engine.crypt import Keys, opened, sealed
 from backups.engine.errors import Corrupt, LeaseLost, Refused, Transient
 from backups.engine.manifest import Manifest
+from backups.engine.pieces import AsFile, compressed
 from backups.engine.types import BackupPoint, DataRef, SliceIndex, SlicePoint
 from storages.stores.base import AlreadyExists, NotFound, ObjectInfo, ObjectStore, StoreError
 
 BLOCK = 8 << 20  # what is hashed, fetched and proven at once
 PIECE = 1 << 20  # what is handed on at once
-LEVEL = 1  # zstd's: the worker shares the machine with others, and faster levels restore faster too
 PAGE = 1000  # keys of one listing
 WAITS = (0.5, 2.0)  # seconds between tries of one request; a store has tried several times itself before it says no
 
@@ -36,29 +37,33 @@ S = TypeVar("S")
 
 
 class Archive:
-    """One database's part of a bucket.  May be used from several threads."""
+    """One database's part of a bucket.  May be used from several threads.
 
-    def __init__(self, store: ObjectStore, database: str) -> None:
+    keys: with any, everything that is written is encrypted; what was written without is read all the same.
+    """
+
+    def __init__(self, store: ObjectStore, database: str, keys: Keys = codec.PLAIN) -> None:
         self.store = store
         self.database = database
+        self.keys = keys
 
     # Data objects
 
     def put_data(self, key: str, raw: Iterable[bytes]) -> DataRef:
-        """Compress and upload with bounded memory.
+        """Compress, encrypt and upload with bounded memory.
 
         Where `raw` raises, its error passes through and nothing is left under the key.
         """
         hashes = _Hashes()
         with told(key):
-            size = self.store.upload(key, hashes.watch(_compressed(raw)))
+            size = self.store.upload(key, hashes.watch(sealed(compressed(raw), self.keys, key)))
         if size != hashes.size:
             raise Transient(f"{key} arrived with {size} bytes of {hashes.size}.", meaning="It is not used.")
         return DataRef(key, size, hashes.whole.hexdigest(), hashes.blocks())
 
     def read_data(self, ref: DataRef) -> Iterator[bytes]:
         """The decompressed bytes, each block proven before anything made of it is handed on; raise Corrupt."""
-        source = cast(IO[bytes], _File(self.blocks(ref)))
+        source = cast(IO[bytes], AsFile(opened(self.blocks(ref), self.keys, ref.key)))
         reader = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
         try:
             while piece := reader.read(PIECE):
@@ -83,7 +88,7 @@ class Archive:
         claim: take the key or raise LeaseLost where somebody else's bytes are there.  Bytes equal to ours are an
         earlier try of our own whose answer was lost.
         """
-        data = codec.seal(kind, body, compress)
+        data = codec.seal(kind, body, compress, self.keys, key)
         with told(key):
             if not claim:
                 _tried(lambda: self.store.put(key, data))
@@ -115,7 +120,7 @@ class Archive:
 
     def read_record(self, key: str, kind: str) -> Any:
         """A record's body; raise Corrupt (also where it is missing) or Refused."""
-        return self._read(key, 0, None, lambda data: codec.unseal(data, kind, key))
+        return self._read(key, 0, None, lambda data: codec.unseal(data, kind, key, self.keys))
 
     def _read(self, key: str, offset: int, length: int | None, prove: Callable[[bytes], T]) -> T:
         """What `prove` makes of an object's bytes; damage may have happened on the way, so it is fetched twice."""
@@ -336,14 +341,6 @@ def _by_level(slices: Iterable[SlicePoint]) -> dict[tuple[str, int], list[SliceP
     return groups
 
 
-def _compressed(raw: Iterable[bytes]) -> Iterator[bytes]:
-    zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
-    for piece in raw:
-        if packed := zstd.compress(piece):
-            yield packed
-    yield zstd.flush()
-
-
 def _proven(key: str, wanted: str, block: bytes) -> bytes:
     if hashlib.sha256(block).hexdigest() != wanted:
         raise Corrupt(
@@ -383,17 +380,3 @@ class _Hashes:
         """One hash a block where there are several, else none: the whole's is enough."""
         last = [self._block.hexdigest()] if self.size % BLOCK else []
         return tuple(self._blocks + last) if self.size > BLOCK else ()
-
-
-class _File:
-    """Proven blocks as a file, which is how zstandard likes to be fed."""
-
-    def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks = blocks
-        self._rest = memoryview(b"")
-
-    def read(self, size: int) -> memoryview:
-        if not self._rest:
-            self._rest = memoryview(next(self._blocks, b""))
-        piece, self._rest = self._rest[:size], self._rest[size:]
-        return piece

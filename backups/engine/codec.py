@@ -16,36 +16,46 @@ from typing import Any
 
 import zstandard
 
+from backups.engine.crypt import Keys, opened, sealed
 from backups.engine.errors import Corrupt, Refused
 
 VERSION = 1
 FEATURES: frozenset[str] = frozenset()
 HASH_LINE = 65
 LARGEST_BODY = 1 << 30
+PLAIN = Keys()
 
 
-def seal(kind: str, body: Any, compress: bool) -> bytes:
-    """A record's bytes; the same body always gives the same bytes.  compress: for bodies that only programs read."""
+def seal(kind: str, body: Any, compress: bool, keys: Keys = PLAIN, name: str = "A record") -> bytes:
+    """A record's bytes; without a key the same body always gives the same.
+
+    compress: for bodies that only programs read.  name: the key it will lie under; encryption binds it to that.
+    """
     codec = "json+zstd" if compress else "json"
-    header = {"everest": VERSION, "kind": kind, "features": [], "codec": codec, "key": None}
-    data = b"%b\n%b\n" % (_json(header), _encode(body, codec))
+    header = {"everest": VERSION, "kind": kind, "features": [], "codec": codec, "key": keys.current}
+    data = b"%b\n%b\n" % (_json(header), b"".join(sealed([_encode(body, codec)], keys, name)))
     return data + hashlib.sha256(data).hexdigest().encode() + b"\n"
 
 
-def unseal(data: bytes, kind: str, name: str = "A record") -> Any:
+def unseal(data: bytes, kind: str, name: str = "A record", keys: Keys = PLAIN) -> Any:
     """The body of a record.
 
-    name: what the error calls it.
-    Raises Corrupt for damaged bytes or another kind, Refused for what a newer Everest wrote.
+    name: the key it lies under, and what the error calls it.
+    Raises Corrupt for damaged bytes or another kind, Refused for what a newer Everest wrote or a missing key.
     """
     if hashlib.sha256(data[:-HASH_LINE]).hexdigest().encode() + b"\n" != data[-HASH_LINE:]:
         raise _corrupt(name, "its bytes do not give its own hash")
     header_line, _, rest = data[:-HASH_LINE].partition(b"\n")
-    codec = _read_header(header_line, kind, name)
-    return _decode(rest[:-1], codec, name)
+    codec, key = _read_header(header_line, kind, name)
+    body = rest[:-1]
+    if key is not None:
+        keys.named(key, name)
+        body = b"".join(opened([body], keys, name))
+    return _decode(body, codec, name)
 
 
-def _read_header(line: bytes, kind: str, name: str) -> str:
+def _read_header(line: bytes, kind: str, name: str) -> tuple[str, str | None]:
+    """How the body is encoded, and the id of the key that encrypts it."""
     try:
         header = json.loads(line)
         version, features, codec = header["everest"], frozenset(header["features"]), header["codec"]
@@ -59,11 +69,9 @@ def _read_header(line: bytes, kind: str, name: str) -> str:
             meaning="This Everest does not know them, so it will not guess; the data is not damaged.",
             next_step="Update Everest to the version that wrote it, or a newer one.",
         )
-    if key is not None:
-        raise Refused(f"{name} is encrypted with key {key}.", next_step="Use an Everest that has this key.")
     if found != kind:
         raise _corrupt(name, f"it is a {found}, not a {kind}")
-    return str(codec)
+    return str(codec), None if key is None else str(key)
 
 
 def _encode(body: Any, codec: str) -> bytes:

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from backups.engine import engine, plan
 from backups.engine.archive import Archive
+from backups.engine.crypt import Keys
 from backups.engine.errors import EngineError
 from backups.models.backup import Backup, Slice
 from backups.models.job import Job
@@ -250,7 +251,7 @@ class Database(models.Model):
     # -- the bucket
 
     def archive(self, storage):
-        return Archive(storage.open_store(), str(self.pk))
+        return Archive(storage.open_store(), str(self.pk), Keys.parse(storage.secret("encryption_keys")))
 
     def archives(self):
         """One a storage, by its name, for every storage that holds something of this database."""

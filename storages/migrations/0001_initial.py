@@ -28,6 +28,7 @@ class Migration(migrations.Migration):
                 ('ca_certificate', models.TextField(blank=True, verbose_name='CA certificate')),
                 ('path_style', models.BooleanField(default=False, verbose_name='Force path-style URL access')),
                 ('prefix', models.CharField(blank=True, max_length=200)),
+                ('encryption_keys', everest.secrets.SecretField(blank=True, default='')),
                 ('conditional_put', models.BooleanField(default=False, editable=False, help_text='Remembered by Test connection')),
                 ('checked_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('check_error', models.TextField(blank=True, editable=False)),

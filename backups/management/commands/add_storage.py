@@ -23,6 +23,11 @@ class Command(EverestCommand):
         parser.add_argument("--description", default="")
         parser.add_argument("--path-style", action="store_true", help="The bucket stands in the path, not in the host")
         parser.add_argument("--no-verify-tls", action="store_true", help="Accept any certificate: not for real use")
+        parser.add_argument(
+            "--encrypt",
+            action="store_true",
+            help="Encrypt what is written, with the key in EVEREST_STORAGE_ENCRYPTION_KEY, else on standard input",
+        )
         parser.add_argument("--ca-certificate", type=Path, metavar="FILE")
 
     def work(self, options):
@@ -33,6 +38,10 @@ class Command(EverestCommand):
         if options["type"] == "s3":
             data["access_key"] = secret("EVEREST_STORAGE_ACCESS_KEY", "Access Key")
             data["secret_key"] = secret("EVEREST_STORAGE_SECRET_KEY", "Secret Key")
+        if options["encrypt"]:
+            data["encryption_keys"] = secret("EVEREST_STORAGE_ENCRYPTION_KEY", "Encryption key")
+            if not data["encryption_keys"].strip():
+                raise Failure("The encryption key is empty. `openssl rand -base64 32` makes one.", Exit.USAGE)
         form = checked(StorageForm(data))
         probe = form.instance.probe()
         steps = [{"name": step.name, "ok": step.ok, "message": step.message} for step in probe.steps]
