@@ -1,12 +1,16 @@
 """What changes something: it leaves an Event, once, whoever presses how often; and what moves by itself on a page."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from backups.models import Backup, Database, Job, Restore
+from backups.queue import JobRun
 from everest.models import Event
+from everest.templatetags.show import time_left
 from tests.web import story
 from tests.web.test_access import NEVER, PAGES, address
 
@@ -146,3 +150,22 @@ def test_a_restore_that_was_cancelled_says_what_state_its_target_is_in(world):
         restore.settle(Restore.CANCELLED, "Cancelled.")
         restore.refresh_from_db()
         assert words in restore.error
+
+
+def test_how_long_a_step_still_takes_is_judged_by_its_speed():
+    def left(seconds, **progress):
+        since = (timezone.now() - timedelta(seconds=seconds)).isoformat()
+        return time_left({"done": 10, "total": 40, "since": since} | progress)
+
+    assert left(60) == "3 min"
+    assert [left(1), left(60, done=0), left(60, total=0), left(60, done=40), time_left({})] == [""] * 5
+
+
+def test_a_step_begins_when_its_name_changes(world):
+    run = JobRun(world.backup_job, "x")
+    for step, done in (("rows", 1), ("rows", 2), ("load", 1)):
+        run.progress(step, done)
+        since = run._news()["progress"]["since"]
+        if done == 1:
+            began = since
+        assert since == began

@@ -1,9 +1,11 @@
 """The list of transactions and the rows of one: pages, and the Jobs behind them on a real server."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import escape
 
 from backups import queue, shipping
@@ -192,3 +194,12 @@ def test_a_slice_that_is_gone_is_told(shop, source):
     (delete,) = look(shop)["transactions"]
     job = queue.run_job_now(shop.show_rows({**delete, "slice": 0}))
     assert job.state == Job.FAILED and "no longer stored" in job.error
+
+
+def test_rows_that_were_looked_at_are_forgotten_within_hours(world):
+    from backups import ticking
+
+    old = timezone.now() - timedelta(minutes=61)
+    Job.objects.filter(pk__in=[world.rows_job.pk, world.verify_job.pk]).update(finished_at=old)
+    ticking.prune()
+    assert set(Job.objects.filter(pk__in=[world.rows_job.pk, world.verify_job.pk])) == {world.verify_job}
