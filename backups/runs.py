@@ -97,7 +97,8 @@ def begin_timeline(database: Database) -> Timeline:
         if known is None or not database.module.at_or_before(known, position):
             detail = f"Another server answers now: {identity.server_uuid} instead of {timeline.server_uuid}."
             shipping.end_timeline(timeline, Timeline.REPLACED, detail)
-    return Timeline.open(database, identity.server_uuid, dict(position) if database.pitr else None)
+    start = dict(database.module.anchored(database.config(), position)) if database.pitr else None
+    return Timeline.open(database, identity.server_uuid, start)
 
 
 def _known_position(timeline: Timeline) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -99,6 +100,20 @@ def test_a_forked_log_begins_a_new_timeline_and_the_old_one_stays_restorable(
     assert not compare(content(mysql_source), content(mysql_target))
     restore(shop, other, "time", "other", moment_us=shop.ranges()[0].last_us)
     assert row.timeline is None and not compare(before, content(mysql_target))
+
+
+def test_a_log_that_is_reset_between_the_backup_and_the_first_slice_is_a_fork(
+    mysql_source: Server, storage: BackupStorage
+) -> None:
+    shop = make_shop(mysql_source, storage)
+    back_up(shop)
+    time.sleep(1.1)  # a log file's birth is known to the second
+    sql(mysql_source, "RESET BINARY LOGS AND GTIDS")
+    for number in range(2, 20):
+        add(mysql_source, number)
+    with pytest.raises(Gap):
+        drain(shop)
+    assert shop.gap().end_reason == Timeline.FORK
 
 
 def test_the_log_may_be_purged_while_a_backup_runs(

@@ -1,6 +1,7 @@
 """Everest for MySQL, Percona Server and MariaDB: the functions that the rest of the engine's users call."""
 
 from backups.engine.mysql.changes import changed_rows, declared_in
+from backups.engine.mysql.dump import anchored
 from backups.engine.mysql.grants import grant_statements
 from backups.engine.mysql.gtid import at_or_before, contains, position_after
 from backups.engine.mysql.load import LoadedCounts, load
@@ -21,6 +22,7 @@ __all__ = [
     "RestoreResult",
     "ServerConfig",
     "TargetState",
+    "anchored",
     "at_or_before",
     "capture",
     "changed_rows",

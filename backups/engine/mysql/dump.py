@@ -129,6 +129,17 @@ def born(config: server.ServerConfig, file: str) -> str:
         connection._force_close()
 
 
+def anchored(config: server.ServerConfig, position: Position) -> Position:
+    """The position with its log file's id, so that a reset before the first slice is told.
+
+    As it was where the log cannot be read: shipping says why, and a backup needs no more.
+    """
+    try:
+        return {**position, "file_id": born(config, position["file"])}
+    except EngineError:
+        return position
+
+
 def _prepare(connection: pymysql.Connection[Any], replica_uuid: str) -> None:
     nanoseconds = HEARTBEAT_SECONDS * 1_000_000_000
     with connection.cursor() as cursor:
