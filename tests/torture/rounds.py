@@ -14,6 +14,7 @@ from tests.torture.stand import OracleFailed, Outcome, Stand
 
 SHRINK_SECONDS = 180.0
 GRACE = 30.0
+SHOWN = 25  # units of a history that was not cut down far
 
 
 def rounds(
@@ -52,9 +53,11 @@ def describe(seed: str, number: int, outcome: Outcome, history: History, shortes
     lines = [f"DIFFERENCE with SEED={seed}, round {number} ({history.flavour}):"]
     lines += [f"  at {place}:\n    " + "\n    ".join(_short(found)) for place, found in outcome.differences.items()]
     if shortest is None:
-        return "\n".join([*lines, "  It did not show again when the same history ran again."])
-    lines.append(f"  The shortest history found, the backup after {history.snapshot} of its units:")
-    for unit in history.units:
+        return "\n".join(
+            [*lines, "  It was not seen again: in the time there was, or when the same history ran again."]
+        )
+    lines.append(f"  The shortest history found, {len(history.units)} units, the backup after {history.snapshot}:")
+    for unit in history.units[:SHOWN]:
         lines.append(f"    session {unit.session}, {', '.join(unit.features)}:")
         lines += [f"      {str(step)[:600]}" for step in unit.steps]
     lines += [f"  at {place}:\n    " + "\n    ".join(_short(found)) for place, found in shortest.differences.items()]

@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tests.torture.history import History, without
 from tests.torture.stand import OracleFailed, Outcome, Stand
+
+WAYS = ((True, (1.0,)), (True, (0.0, 1.0)), (False, None))  # one by one?  with which cuts; None: its own
 
 
 def shrink(stand: Stand, history: History, seconds: float) -> tuple[History, Outcome | None]:
     """Drop ever smaller parts while a difference stays; None where it does not even show a second time."""
     deadline = time.monotonic() + seconds
-    best: Outcome | None = None
-    for one_by_one in (True, False):
-        best = _wrong(stand, history, one_by_one)
+    for one_by_one, cuts in WAYS if seconds else ():
+        tried = replace(history, cuts=cuts or history.cuts)
+        best = _wrong(stand, tried, one_by_one)
         if best:
-            break
-    while best and time.monotonic() < deadline:
-        for shorter in _shorter(history):
+            return _shrunk(stand, tried, best, one_by_one, deadline)
+    return history, None
+
+
+def _shrunk(
+    stand: Stand, history: History, best: Outcome, one_by_one: bool, deadline: float
+) -> tuple[History, Outcome]:
+    size = len(history.units) // 2
+    while size:
+        place = len(history.units)
+        while place > 0:
             if time.monotonic() > deadline:
-                break
-            if found := _wrong(stand, shorter, one_by_one):
+                return history, best
+            place -= size
+            dropped = set(_droppable(history, place, place + size))
+            shorter = without(history, dropped)
+            if dropped and (found := _wrong(stand, shorter, one_by_one)):
                 history, best = shorter, found
-                break
-        else:
-            break
+        size //= 2
     return history, best
+
+
+def _droppable(history: History, first: int, end: int) -> Iterator[int]:
+    """Nothing goes without the schemas it is in."""
+    for number in range(max(first, 0), end):
+        if history.units[number].features[0] != "schemas":
+            yield number
 
 
 def _wrong(stand: Stand, history: History, one_by_one: bool) -> Outcome | None:
@@ -35,12 +54,3 @@ def _wrong(stand: Stand, history: History, one_by_one: bool) -> Outcome | None:
     except OracleFailed:
         return None
     return outcome if outcome.differences else None
-
-
-def _shorter(history: History) -> Iterator[History]:
-    count = len(history.units)
-    size = count // 2
-    while size:
-        for start in range(0, count, size):
-            yield without(history, set(range(start, min(start + size, count))))
-        size //= 2
