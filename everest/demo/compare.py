@@ -100,15 +100,26 @@ def _schema(ask: Ask, schema: str) -> Dump:
         schema,
         text=True,
     )
+    libraries = _libraries(ask, schema)
     events = ask("SELECT event_name FROM information_schema.events WHERE event_schema = %s", schema, text=True)
     return {
         "definition": ask(f"SHOW CREATE DATABASE {quoted(schema)}")[0],
         "tables": {name: _table(ask, schema, name, kind) for name, kind in kinds.items() if kind != "VIEW"},
         "views": {name: ask.definition("VIEW", schema, name) for name, kind in kinds.items() if kind == "VIEW"},
         "routines": {f"{kind} {name}": ask.definition(kind, schema, name) for kind, name in routines},
+        "libraries": {name: ask.definition("LIBRARY", schema, name) for (name,) in libraries},
         "triggers": {name: (order, *ask.definition("TRIGGER", schema, name)) for name, order in triggers},
         "events": {name: ask.definition("EVENT", schema, name) for (name,) in events},
     }
+
+
+def _libraries(ask: Ask, schema: str) -> list[tuple[Any, ...]]:
+    """MySQL's, from 9.2 on."""
+    if not ask(
+        "SELECT 1 FROM information_schema.tables WHERE table_name = 'LIBRARIES' AND table_schema = %s", SYSTEM[1]
+    ):
+        return []
+    return ask("SELECT library_name FROM information_schema.libraries WHERE library_schema = %s", schema, text=True)
 
 
 def _table(ask: Ask, schema: str, table: str, kind: str) -> Dump:

@@ -221,6 +221,26 @@ DEFINITIONS = {
         ("INSERT INTO {s}.t (l) VALUES ('é')",),
         "mysql",
     ),
+    "libraries": Feature(
+        (
+            "CREATE LIBRARY {s}.`l 1` COMMENT 'ü' LANGUAGE JAVASCRIPT AS $$ export function f() {{ return 'é😀' }} $$",
+            "CREATE LIBRARY {s}.w LANGUAGE WASM AS X'0061736d01000000'",
+            "CREATE FUNCTION {s}.g(a INT) RETURNS INT DETERMINISTIC LANGUAGE JAVASCRIPT USING ({s}.`l 1` AS x)"
+            " AS $$ return a $$",
+        ),
+        only="mysql",
+    ),
+    "duality and materialized views": Feature(
+        (
+            "CREATE TABLE {s}.t (id INT PRIMARY KEY, v VARCHAR(9))",
+            "INSERT INTO {s}.t VALUES (1, 'é')",
+            "CREATE JSON RELATIONAL DUALITY VIEW {s}.d AS SELECT JSON_DUALITY_OBJECT(WITH (INSERT, UPDATE, DELETE)"
+            " '_id': id, 'v': v) FROM {s}.t",
+            "CREATE MATERIALIZED VIEW {s}.m AS SELECT v FROM {s}.t",
+        ),
+        ("INSERT INTO {s}.d VALUES ('{{\"_id\": 2, \"v\": \"x\"}}')",),
+        "mysql",
+    ),
     "general tablespaces": Feature(
         (
             "CREATE TABLESPACE `{s} ``ts`",
@@ -239,6 +259,30 @@ DEFINITIONS = {
             " 'b', JSON_ARRAY(1e0, -0e0, 0.1e0, NULL)))",
             "UPDATE {s}.t SET j = JSON_SET(j, '$.b[0]', 7)",
         )
+    ),
+    "history in partitions and of some columns": Feature(
+        (
+            "CREATE TABLE {s}.p (id INT PRIMARY KEY, v INT) WITH SYSTEM VERSIONING"
+            " PARTITION BY SYSTEM_TIME (PARTITION p0 HISTORY, PARTITION pc CURRENT)",
+            "CREATE TABLE {s}.c (id INT PRIMARY KEY, v INT WITHOUT SYSTEM VERSIONING, w INT) WITH SYSTEM VERSIONING",
+            *(
+                statement
+                for table, values in (("p", "(1, 1), (2, 2)"), ("c", "(1, 1, 1), (2, 2, 2)"))
+                for statement in (
+                    f"INSERT INTO {{s}}.{table} VALUES {values}",
+                    f"UPDATE {{s}}.{table} SET v = 9 WHERE id = 1",
+                    f"DELETE FROM {{s}}.{table} WHERE id = 2",
+                )
+            ),
+        ),
+        only="mariadb",
+    ),
+    "aggregate functions": Feature(
+        (
+            "CREATE AGGREGATE FUNCTION {s}.total(x INT) RETURNS INT DETERMINISTIC BEGIN DECLARE s INT DEFAULT 0;"
+            " DECLARE CONTINUE HANDLER FOR NOT FOUND RETURN s; LOOP FETCH GROUP NEXT ROW; SET s = s + x; END LOOP; END",
+        ),
+        only="mariadb",
     ),
     "sequences": Feature(
         (

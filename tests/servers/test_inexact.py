@@ -101,3 +101,18 @@ def test_what_lies_beside_the_schemas_is_named(flavour: str, request: Any, tmp_p
     assert told["Foreign servers"].startswith("away: ")
     other = "Spatial reference systems" if flavour == "mysql" else "Folders of tables"
     assert told[other].startswith({"mysql": "1000000: ", "mariadb": "shop.far: "}[flavour])
+
+
+def test_history_in_transaction_numbers_is_refused_by_name(mariadb_source: Server, tmp_path: Path) -> None:
+    script(
+        mariadb_source,
+        [
+            "CREATE DATABASE shop",
+            "CREATE TABLE shop.h (id INT PRIMARY KEY, s BIGINT UNSIGNED GENERATED ALWAYS AS ROW START,"
+            " e BIGINT UNSIGNED GENERATED ALWAYS AS ROW END, PERIOD FOR SYSTEM_TIME (s, e)) WITH SYSTEM VERSIONING",
+        ],
+    )
+    config = source_config(mariadb_source, tls="off")
+    with pytest.raises(Refused, match=r"shop\.h"):
+        back_up(config, archive_in(tmp_path))
+    assert [check.state for check in preflight_source(config) if check.name == "Transaction history"] == ["fail"]

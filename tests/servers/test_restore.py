@@ -128,6 +128,14 @@ def test_an_older_series_is_refused(history: History, mysql_target: Server) -> N
         restore(history, mysql_target)
 
 
+def test_a_target_that_takes_names_otherwise_is_refused(history: History, mysql_target: Server) -> None:
+    manifest = history.manifests[0]
+    settings = {**manifest.settings, "lower_case_table_names": "1"}
+    history.manifests[0] = replace(manifest, settings=settings)
+    with pytest.raises(Refused, match=r"lower_case_table_names is 0 on the target and 1 at the source"):
+        restore(history, mysql_target)
+
+
 def test_a_target_with_replicas_or_that_is_one_is_refused(
     history: History, mysql_target: Server, new_server: Callable[..., Server]
 ) -> None:

@@ -39,7 +39,8 @@ DEPRECATIONS = (1287, 1681, 6414)
 TABLESPACE_EXISTS = 1813
 NAME = rb"`(?:[^`]|``)*`"
 VIEW = re.compile(
-    rb"CREATE OR REPLACE [^`]*(?:%b@%b )?SQL SECURITY [A-Z]+ VIEW (%b(?:\.%b)?)" % (NAME, NAME, NAME, NAME)
+    rb"CREATE OR REPLACE [^`]*(?:%b@%b )?SQL SECURITY [A-Z]+ (?:JSON RELATIONAL DUALITY )?VIEW (%b(?:\.%b)?)"
+    % (NAME, NAME, NAME, NAME)
 )
 
 

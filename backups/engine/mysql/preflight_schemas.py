@@ -69,6 +69,7 @@ def schema_checks(connection: Connection, identity: Identity) -> Checks:
                 yield _list(name, found, why, fix)
     yield _accounts(connection)
     yield from _returned(connection)
+    yield from _own_numbers(connection, identity)
 
 
 def _allowed(connection: Connection, question: str) -> tuple[tuple[object, ...], ...]:
@@ -95,6 +96,22 @@ def _returned(connection: Connection) -> Checks:
         why = "functions that return an ENUM or SET with '?', which may stand for a character beyond U+FFFF"
         fix = "Have them return VARCHAR: until then no backup is taken, as it could alter them."
         yield Check("Functions", "fail", f"{', '.join(found[:MANY])}: {why}.", fix)
+
+
+def _own_numbers(connection: Connection, identity: Identity) -> Checks:
+    if identity.flavour != "mariadb":
+        return
+    found = rows(
+        connection,
+        "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) FROM information_schema.COLUMNS"
+        " WHERE GENERATION_EXPRESSION = 'ROW START' AND DATA_TYPE = 'bigint' ORDER BY 1",
+    )
+    if found:
+        names = ", ".join(str(name) for (name,) in found[:MANY])
+        message = (
+            f"{names}: their history is told in transaction numbers, which no other server has: no backup is taken."
+        )
+        yield Check("Transaction history", "fail", message, "Give them ROW START and ROW END columns of TIMESTAMP(6).")
 
 
 def _tables(connection: Connection, identity: Identity) -> Checks:

@@ -21,6 +21,9 @@ TEXT_TYPES = ("json", "inet4", "inet6", "uuid")
 COUNTER = re.compile(rb"(\n\) [^\n]*?)AUTO_INCREMENT=(\d+) ?")
 ENGINE = re.compile(rb"(\n\) [^\n]*?ENGINE=\w+)")
 
+LIBRARIES = (  # MySQL's, from 9.2 on
+    "SELECT 'LIBRARY', LIBRARY_NAME, 'utf8mb4' FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = %s ORDER BY 2"
+)
 PROGRAMS = (
     "SELECT ROUTINE_TYPE, ROUTINE_NAME, CHARACTER_SET_CLIENT FROM information_schema.ROUTINES"
     " WHERE ROUTINE_SCHEMA = %s ORDER BY 1, 2",
@@ -64,13 +67,20 @@ class Table:
         return self.engine == "InnoDB"
 
     @property
+    def own_numbers(self) -> bool:
+        """Whether its history is told in numbers of this server's transactions, which no other server has."""
+        return (
+            self.kind == "SYSTEM VERSIONED" and b"bigint(20) unsigned GENERATED ALWAYS AS ROW START" in self.definition
+        )
+
+    @property
     def has_rows(self) -> bool:
         return self.engine not in ROWLESS and self.kind != "SEQUENCE"
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A view, routine, trigger or event: its statement in its own character set, and the session it needs."""
+    """A view, routine, library, trigger or event: its statement in its own character set, and the session it needs."""
 
     kind: str
     name: str
@@ -190,9 +200,10 @@ class Reader:
         return columns
 
     def _programs(self, schema: str) -> Iterator[Program]:
-        """In an order in which they can be made: routines, views, triggers in their order, events."""
+        """In an order in which they can be made: libraries, routines, views, triggers in their order, events."""
         columns = self._columns(schema)
-        for query in PROGRAMS:
+        libraries = self.identity.flavour == "mysql" and self.identity.version >= (9, 2)
+        for query in (LIBRARIES, *PROGRAMS) if libraries else PROGRAMS:
             found = []
             for kind, name, charset in self._ask(query, schema):
                 names = tuple(column.name for column, _ in columns.get(_text(name), [])) if kind == b"VIEW" else ()
@@ -207,6 +218,8 @@ class Reader:
         self._charset(charset)
         row = self._ask(f"SHOW CREATE {kind} {quote(schema)}.{quote(name)}")[0]
         self._charset("NULL")
+        if kind == "LIBRARY":
+            return Program(kind, name, row[2], charset, "utf8mb4_bin", _text(row[1]))
         place = {"VIEW": 1, "EVENT": 3}.get(kind, 2)
         if row[place] is None:
             raise pymysql.err.OperationalError(1142, f"SHOW CREATE {kind} of {schema}.{name} shows no definition")

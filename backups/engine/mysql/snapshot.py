@@ -14,7 +14,7 @@ import pymysql
 
 from backups.engine import layout
 from backups.engine.archive import Archive
-from backups.engine.errors import Stopped, Transient, raise_first
+from backups.engine.errors import Refused, Stopped, Transient, raise_first
 from backups.engine.manifest import Manifest, SchemaEntry, TableEntry
 from backups.engine.mysql import accounts, sqlfile, tsv, view
 from backups.engine.mysql.exact import Look
@@ -114,6 +114,7 @@ class _Job:
             view.run(connection, "SET SESSION character_set_results = NULL")
         with view.definitions_held(control, identity):
             schemas, ids = self._schemas(), self.reader.table_ids()
+        self._refuse_own_numbers(schemas)
         tables = _with_rows(schemas)
         self.total = sum(schemas[s].tables[t].size for s, t in tables)
         entries: dict[tuple[int, int], TableEntry] = {}
@@ -185,6 +186,15 @@ class _Job:
         with ThreadPoolExecutor(len(busy), thread_name_prefix="snapshot") as pool:
             outcomes = [pool.submit(work, connection) for connection in busy]
         raise_first([outcome.exception() for outcome in outcomes])
+
+    def _refuse_own_numbers(self, schemas: Sequence[Schema]) -> None:
+        names = [f"{schema.name}.{table.name}" for schema in schemas for table in schema.tables if table.own_numbers]
+        if names:
+            raise Refused(
+                f"The history of these tables is told in transaction numbers of this server: {', '.join(names)}.",
+                meaning="No other server has these numbers, so a backup could not be restored, and none is taken.",
+                next_step="Give them ROW START and ROW END columns of type TIMESTAMP(6).",
+            )
 
     def _table(self, connection: Connection, schema: Schema, table: Table, place: str, seen: View) -> TableEntry:
         columns = ", ".join(column.expression for column in table.columns) or "0"

@@ -23,6 +23,9 @@ INHERITED = re.compile(
     re.MULTILINE,
 )
 
+# A JSON RELATIONAL DUALITY VIEW, which replaces no view of the other kind.
+DUALITY = re.compile(rb"CREATE [^`]*(?:`(?:[^`]|``)*`@`(?:[^`]|``)*`)? SQL SECURITY \w+ JSON ")
+
 
 def render(statements: Iterable[Statement]) -> Iterator[bytes]:
     token = f"$${secrets.token_hex(5)}$$".encode()  # the mysql client takes at most 15 characters
@@ -65,7 +68,11 @@ def create(
         if table.kind != "SEQUENCE":
             definition = with_counter(table.definition, counters.get(table.name, table.counter))
             yield INHERITED.sub(rb"\1", definition) if identity.flavour == "mysql" else definition
-    yield from (_placeholder(program) for program in schema.programs if program.columns)
+    yield from (
+        _placeholder(program)
+        for program in schema.programs
+        if program.columns and not DUALITY.match(program.definition)
+    )
 
 
 def finish(schema: Schema, identity: Identity, view_us: int) -> Iterator[Statement]:

@@ -127,6 +127,13 @@ def refuse(state: TargetState, manifest: Manifest, *, replace: bool) -> None:
             meaning="An older series does not understand all that a newer one writes. Nothing was changed.",
             next_step="Choose a target of the same series or a newer one.",
         )
+    here, there = (settings.get("lower_case_table_names") for settings in (identity.settings, manifest.settings))
+    if there is not None and here != there:
+        raise Refused(
+            f"lower_case_table_names is {here} on the target and {there} at the source.",
+            meaning="Names would differ or collide. Nothing was changed.",
+            next_step="It can only be set when a server is initialised: choose another target.",
+        )
     if state.replicas or state.group or state.follows:
         role = "has replicas" if state.replicas else "is in a group" if state.group else "is itself a replica"
         raise Refused(
