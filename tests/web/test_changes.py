@@ -114,6 +114,7 @@ def test_the_polled_parts_hold_what_the_pages_hold(world, admin):
     rows = admin.get(reverse("databases-part"), {"q": "stag"}).content.decode()
     assert ">staging</a>" in rows and ">shop</a>" not in rows and "?q=stag&amp;status=" in rows
     part = admin.get(reverse("database-jobs", args=[world.source.pk])).content.decode()
+    assert part.count('hx-swap-oob="true"') == 3
     for name in ("jobs", "last-backups", "pitr", "database-status"):
         assert f'id="{name}"' in part
         assert f'id="{name}"' in admin.get(reverse("database", args=[world.source.pk])).content.decode()
