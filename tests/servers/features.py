@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Feature:
-    """made: the statements, `{s}` being the schema.  only: "" or one flavour."""
+    """made: the statements, `{s}` being the schema.  only: "", one flavour, or that and its major version."""
 
     made: tuple[str, ...]
     used: tuple[str, ...] = ()
@@ -284,6 +284,19 @@ DEFINITIONS = {
         ),
         only="mariadb",
     ),
+    "vectors with an index, and types of a newer series": Feature(
+        (
+            "CREATE TABLE {s}.v (id INT PRIMARY KEY, e VECTOR(3) NOT NULL, VECTOR INDEX (e) M=6 DISTANCE=cosine)",
+            "INSERT INTO {s}.v VALUES (1, VEC_FromText('[1,2,3]')), (2, VEC_FromText('[0.1,-2e-10,3]'))",
+            "UPDATE {s}.v SET e = VEC_FromText('[5,5,5]') WHERE id = 1",
+            "CREATE TABLE {s}.t (a UUID DEFAULT UUID_v7(), b TIMESTAMP(6) NULL)",
+            "INSERT INTO {s}.t (b) VALUES ('2100-01-01 00:00:00')",
+            "CREATE SEQUENCE {s}.s AS TINYINT UNSIGNED START WITH 3",
+            "CREATE PACKAGE {s}.p FUNCTION f() RETURNS INT; END",
+            "CREATE PACKAGE BODY {s}.p FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1; END",
+        ),
+        only="mariadb 11",
+    ),
     "sequences": Feature(
         (
             "CREATE SEQUENCE {s}.up START WITH 5 INCREMENT BY 3 CACHE 10",
@@ -310,7 +323,8 @@ DEFINITIONS = {
 FEATURES = {**NAMES, **DEFINITIONS}
 
 
-def of(flavour: str) -> dict[str, tuple[str, Feature]]:
-    """This flavour's features, each with its schema."""
-    chosen = {name: one for name, one in FEATURES.items() if one.only in ("", flavour)}
+def of(flavour: str, version: str) -> dict[str, tuple[str, Feature]]:
+    """This server's features, each with its schema."""
+    known = ("", flavour, f"{flavour} {version.partition('.')[0]}")
+    chosen = {name: one for name, one in FEATURES.items() if one.only in known}
     return {name: (f"f{number}", one) for number, (name, one) in enumerate(chosen.items())}
