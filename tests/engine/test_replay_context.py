@@ -84,7 +84,8 @@ def test_only_what_differs_is_sent() -> None:
     assert "SESSION sql_mode = 5" in first
     assert "SESSION collation_server = 45" in first
     assert sent(session, query(sql_mode=5, charset=(8, 8, 45))) == ""
-    assert sent(session, query(sql_mode=6, charset=(8, 8, 45)), 101) == "SET SESSION timestamp = 101, SESSION sql_mode = 6"
+    changed = sent(session, query(sql_mode=6, charset=(8, 8, 45)), 101)
+    assert changed == "SET SESSION timestamp = 101, SESSION sql_mode = 6"
 
 
 def test_a_variable_that_the_target_lacks_is_left_out() -> None:
@@ -167,7 +168,8 @@ def test_an_altered_event_keeps_the_account_that_altered_it() -> None:
         b"CREATE USER a", b"/* why */ drop user a", b"-- note\nGRANT SELECT ON *.* TO a", b"REVOKE ALL ON *.* FROM a",
         b"SET PASSWORD FOR a = 'x'", b"SET DEFAULT ROLE ALL TO a", b"FLUSH PRIVILEGES", b"RENAME USER a TO b",
         b"CREATE OR REPLACE USER a", b"/*!50001 ALTER USER a ACCOUNT LOCK */", b"DROP ROLE r",
-        b"INSERT INTO mysql.user VALUES (1)", b"UPDATE LOW_PRIORITY `mysql`.`user` SET a = 1", b"DELETE FROM mysql . db",
+        b"INSERT INTO mysql.user VALUES (1)", b"UPDATE LOW_PRIORITY `mysql`.`user` SET a = 1",
+        b"DELETE FROM mysql . db",
         b"CREATE TABLE IF NOT EXISTS mysql.x (a INT)", b"DROP TABLE `mysql`.`x`", b"TRUNCATE mysql.general_log",
     ],
 )  # fmt: skip
