@@ -155,6 +155,18 @@ def step(name):
     return STEPS.get(name, name) if name else "Starting"
 
 
+RESTORE_STEPS = {"Planning": "Prepare", "load": "Load the backup", "replay": "Replay slices"}
+
+
+@register.filter
+def restore_steps(job):
+    """[(step, "done" | "now" | "next")] of a running restore."""
+    names = list(RESTORE_STEPS)
+    now = names.index(job.progress.get("step")) if job.progress.get("step") in names else 0
+    states = ["done"] * now + ["now"] + ["next"] * (len(names) - now - 1)
+    return list(zip(RESTORE_STEPS.values(), states, strict=True))
+
+
 @register.filter
 def time_left(progress):
     """Of a step that tells how much there is, judged by its speed so far; "" where that says nothing yet."""

@@ -167,3 +167,10 @@ def test_the_wizard_shows_ranges_and_keeps_what_a_link_asked_for(world, admin):
     assert re.search(r'value="backup"[^>]*checked', page)
     assert f'value="{world.backup.pk}" selected' in page and f'value="{world.target.pk}" selected' in page
     assert 'data-pick="id_time"' in page
+
+
+def test_a_running_restore_names_its_steps_and_the_one_it_is_at(world, admin):
+    Job.objects.filter(pk=world.restore_job.pk).update(progress={"step": "load", "done": 1, "total": 2, "unit": "rows"})
+    page = admin.get(reverse("restore", args=[world.restores["running"].pk])).content.decode()
+    assert re.findall(r'<li class="(done|now|next)"', page) == ["done", "now", "next"]
+    assert re.search(r'class="now" aria-current="step">\s*Load the backup', page)
