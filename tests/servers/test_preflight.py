@@ -167,7 +167,7 @@ def test_an_unencrypted_connection_is_a_warning(mysql_source: Server) -> None:
 
 
 @FLAVOURS
-def test_a_target_of_another_kind_or_an_older_series_is_refused(flavour: str, request: Any, tmp_path: Path) -> None:
+def test_what_a_target_must_have_in_common_with_the_source(flavour: str, request: Any, tmp_path: Path) -> None:
     manifest = back_up(source_config(source(request, flavour)), archive_in(tmp_path))
     config = target_config(target(request, flavour))
     assert states(preflight_target(config, manifest, None))["Series"] == "pass"
@@ -179,6 +179,9 @@ def test_a_target_of_another_kind_or_an_older_series_is_refused(flavour: str, re
     assert states(preflight_target(config, cased, None))["Letter case"] == "fail"
     large = replace(manifest, settings={**manifest.settings, "max_allowed_packet": str(1 << 30)})
     assert states(preflight_target(config, large, None))["Packet size"] == "warn"
+    assert states(preflight_target(config, manifest, None))["System time zone"] == "pass"
+    elsewhere = replace(manifest, system_time_zone="CEST")
+    assert states(preflight_target(config, elsewhere, None))["System time zone"] == "warn"
 
 
 @FLAVOURS

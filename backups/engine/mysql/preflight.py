@@ -12,6 +12,7 @@ import pymysql
 
 from backups.engine.errors import EngineError
 from backups.engine.manifest import Manifest
+from backups.engine.mysql.applier import zone_for
 from backups.engine.mysql.grants import Role, grant, held, privileges
 from backups.engine.mysql.preflight_schemas import MANY, schema_checks
 from backups.engine.mysql.server import (
@@ -243,6 +244,7 @@ def _target(
     yield _writable(identity)
     yield _topology(config)
     yield _zones(connection)
+    yield _system_zone(identity, manifest.system_time_zone if manifest else source.system_time_zone if source else "")
     yield _during(identity)
 
 
@@ -304,6 +306,15 @@ def _zones(connection: Connection) -> Check:
         message = "The time-zone tables are empty: events and statements with a named zone cannot be replayed."
         return Check("Time zones", "warn", message, "mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql mysql")
     return Check("Time zones", "pass", "Named time zones are known.")
+
+
+def _system_zone(identity: Identity, source: str) -> Check:
+    """A statement that used the zone SYSTEM means the source's; row events need none."""
+    if zone_for(source, identity.system_time_zone) is None:
+        message = f"The source's system time zone is {source}, this server's {identity.system_time_zone}: "
+        message += "a logged statement that used it cannot be replayed here. Changes of rows can."
+        return Check("System time zone", "warn", message, "Start the target in the source's time zone.")
+    return Check("System time zone", "pass", "What the source's system time zone means is known here.")
 
 
 def _during(identity: Identity) -> Check:
