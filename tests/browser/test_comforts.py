@@ -69,6 +69,7 @@ def test_the_main_flow_works_without_javascript(visit, shop):
     expect(page.get_by_text("DROP TABLE `customers`")).to_be_visible(timeout=10_000)
     page.get_by_role("link", name="Restore to just before this").first.click()
     page.get_by_role("button", name="Review").click()
+    expect(page.get_by_text("Looking up the exact transaction")).to_be_visible()
     restore = Restore.objects.get()
     assert (restore.moment, restore.moment_gtid) == ("before", f"{story.SERVER}:1200")
     Restore.objects.update(plan=story.PLAN)
