@@ -9,6 +9,7 @@ from backups.when import read_moment
 from everest.people import May
 from everest.templatetags.show import exact, typed
 
+CHECK = forms.CheckboxInput(attrs={"class": "form-check-input"})
 ORDER = [Restore.LATEST, Restore.TIME, Restore.BACKUP, Restore.GTID, Restore.BEFORE]
 
 
@@ -166,7 +167,7 @@ class HistoryForm(forms.Form):
 
 
 class StartForm(forms.Form):
-    """The target's name, where the target holds something."""
+    """The target's name, where the target holds something, and how else the restore is to go."""
 
     typed = forms.CharField(
         required=False,
@@ -174,6 +175,30 @@ class StartForm(forms.Form):
         widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off", "spellcheck": "false"}),
     )
 
-    def __init__(self, *args, restore, **kwargs):
+    accounts = forms.BooleanField(
+        label="Restore accounts, too",
+        required=False,
+        widget=CHECK,
+        help_text="Makes the accounts and roles of the backup that the target does not have. "
+        "The target's own stay as they are.",
+    )
+    verbatim = forms.BooleanField(
+        label="Replay every change one by one",
+        required=False,
+        widget=CHECK,
+        help_text="Slower, with the same result: no changes of the same row are combined.",
+    )
+
+    def __init__(self, *args, restore, may, **kwargs):
         super().__init__(*args, **kwargs)
+        if not may.administer:
+            del self.fields["accounts"]
         self.fields["typed"].label = f"Type {restore.target.name} to confirm"
+
+    def choices(self):
+        return [self[name] for name in ("accounts", "verbatim") if name in self.fields]
+
+    def asked(self):
+        """Arguments of Restore.start."""
+        data = self.cleaned_data
+        return {"replace": data.get("typed", ""), "accounts": data.get("accounts", False), "verbatim": data["verbatim"]}

@@ -52,6 +52,9 @@ class Restore(models.Model):
     accounts = models.BooleanField(
         default=False, help_text="Put back the backup's accounts that the target does not have"
     )
+    verbatim = models.BooleanField(
+        default=False, help_text="Replay every change as it was logged, none combined with later ones"
+    )
     touched = models.BooleanField(
         default=False, help_text="The target has been changed: a retry may replace what it holds"
     )
@@ -113,12 +116,12 @@ class Restore(models.Model):
         """Schemas of the target that would be replaced or dropped: [{"schema", "rows"}]."""
         return (self.plan or {}).get("loses", [])
 
-    def start(self, replace="", who="", ring=True, accounts=False):
+    def start(self, replace="", who="", ring=True, accounts=False, verbatim=False):
         """Go; ValidationError with the reason why not.  Of two people who press the button, one starts it."""
         self._check_start(replace)
         with transaction.atomic():
             started = Restore.objects.filter(pk=self.pk, state=self.DRAFT).update(
-                state=self.PENDING, replace=replace, accounts=accounts, error=""
+                state=self.PENDING, replace=replace, accounts=accounts, verbatim=verbatim, error=""
             )
             if not started:
                 raise ValidationError("This restore was started already.")

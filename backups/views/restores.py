@@ -12,7 +12,7 @@ from backups.picture import draw
 from backups.restore_forms import MomentForm, StartForm
 from backups.views.databases import tab
 from everest.forms import posted
-from everest.people import ADMINISTRATOR, OPERATOR, VIEWER, needs, note, require
+from everest.people import ADMINISTRATOR, OPERATOR, VIEWER, May, needs, note, require
 
 PAGE = 50
 
@@ -112,7 +112,7 @@ def state_of(request, restore, form=None):
         "in_place": in_place,
         "blocked": [one for one in (restore.plan or {}).get("checks", []) if one["state"] == "fail"],
         "warned": [one for one in (restore.plan or {}).get("checks", []) if one["state"] == "warn"],
-        "form": form or StartForm(restore=restore),
+        "form": form or StartForm(restore=restore, may=May(request.user)),
         "empty": [],
     }
 
@@ -124,9 +124,10 @@ def start(request, pk):
     shown = state_of(request, restore)
     if shown["in_place"]:
         require(request.user, ADMINISTRATOR)
-    form = StartForm(request.POST, restore=restore)
+    form = StartForm(request.POST, restore=restore, may=May(request.user))
+    form.is_valid()  # what does not fit is not what is asked for: start() says so
     try:
-        restore.start(request.POST.get("typed", "").strip(), request.user.username)
+        restore.start(who=request.user.username, **form.asked())
     except ValidationError as error:
         restore.refresh_from_db()
         if restore.state != Restore.DRAFT:  # someone else pressed the button first

@@ -336,6 +336,15 @@ def test_starting_over_what_a_target_holds_needs_its_name(world, admin):
     assert Event.objects.filter(action="started restore", subject="shop into staging").count() == 1
 
 
+@pytest.mark.parametrize("role, accounts", [("Administrator", True), ("Operator", False)])
+def test_accounts_are_put_back_only_for_who_administers(role, accounts, world, sign_in):
+    Job.objects.filter(kind="restore").update(state="succeeded")
+    asked = {"typed": "staging", "accounts": "on", "verbatim": "on"}
+    sign_in(role).post(reverse("restore-start", args=[world.restores["draft"].pk]), asked)
+    started = Restore.objects.get(pk=world.restores["draft"].pk)
+    assert (started.state, started.accounts, started.verbatim) == ("pending", accounts, True)
+
+
 def test_a_draft_is_put_away_by_cancel(world, admin):
     admin.post(reverse("restore-cancel", args=[world.restores["draft"].pk]))
     assert not Restore.objects.filter(pk=world.restores["draft"].pk).exists()
