@@ -277,6 +277,28 @@ DEFINITIONS = {
         ),
         only="mariadb",
     ),
+    "rows deleted in the microsecond they were made in": Feature(
+        (
+            "CREATE TABLE {s}.t (id INT PRIMARY KEY, b BIT(9), u UUID, v VARCHAR(9) CHARACTER SET latin1 UNIQUE,"
+            " j JSON, d BLOB, f FLOAT CHECK (f < 9), g INT AS (id * 2) STORED) WITH SYSTEM VERSIONING",
+            "CREATE TABLE {s}.own (a INT, s TIMESTAMP(6) GENERATED ALWAYS AS ROW START,"
+            " e TIMESTAMP(6) GENERATED ALWAYS AS ROW END, PERIOD FOR SYSTEM_TIME (s, e)) WITH SYSTEM VERSIONING",
+            "SET timestamp = 1700000000.000003",
+            "INSERT INTO {s}.t (id, b, u, v, j, d, f) VALUES"
+            " (1, b'101010101', UUID(), 'ü\\\t\n', '[1]', X'00FF5C090A', 1.1), (2, NULL, NULL, NULL, NULL, NULL, 2)",
+            "INSERT INTO {s}.own (a) VALUES (1), (1), (2)",
+            "DELETE FROM {s}.t",
+            "DELETE FROM {s}.own WHERE a = 1",
+            "SET timestamp = 1700000001.5",
+            "INSERT INTO {s}.t (id, v) VALUES (1, 'ü')",
+            "DELETE FROM {s}.t",
+            "INSERT INTO {s}.t (id, v) VALUES (1, 'ü')",
+            "SET timestamp = DEFAULT",
+            "UPDATE {s}.t SET v = 'later'",
+        ),
+        ("UPDATE {s}.t SET b = 1",),
+        "mariadb",
+    ),
     "aggregate functions": Feature(
         (
             "CREATE AGGREGATE FUNCTION {s}.total(x INT) RETURNS INT DETERMINISTIC BEGIN DECLARE s INT DEFAULT 0;"

@@ -290,9 +290,8 @@ def sequence(world: World) -> list[Step]:
     return [create.replace("START WITH 5 ", "") if "-2" in create else create, *steps, f"DO NEXT VALUE FOR {name}"]
 
 
-@feature("system-versioned table", only="mariadb", avoid=("clock",))
+@feature("system-versioned table", only="mariadb")
 def versioned(world: World) -> list[Step]:
-    """A row that is deleted in the very microsecond it was made in cannot be loaded: only this session touches it."""
     steps = make(world, columns=columns(world, 1), options="WITH SYSTEM VERSIONING", plain=False)
     table = world.tables[-1]
     world.forget(table)

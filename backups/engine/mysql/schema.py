@@ -51,7 +51,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """definition: CREATE TABLE without the AUTO_INCREMENT value, which is `counter`.  size: a guess in bytes."""
+    """definition: CREATE TABLE without the AUTO_INCREMENT value, which is `counter`.  size: a guess in bytes.
+
+    period: the columns that tell from when until when a row of a system-versioned table was there.
+    """
 
     name: str
     engine: str
@@ -60,6 +63,7 @@ class Table:
     columns: tuple[Column, ...]
     counter: int = field(compare=False)
     size: int = field(compare=False)
+    period: tuple[str, ...] = ()
 
     @property
     def in_view(self) -> bool:
@@ -181,11 +185,11 @@ class Reader:
         stored = columns.get(name, [])
         if kind == "SYSTEM VERSIONED" and not {"ROW START", "ROW END"} & {expression for _, expression in stored}:
             # Without columns of its own for the period the table has two that only their names reveal.
-            stored = [*stored, *((Column(period, "timestamp"), "") for period in ("row_start", "row_end"))]
+            stored = [*stored, *((Column(f"row_{end}", "timestamp"), f"ROW {end.upper()}") for end in ("start", "end"))]
         kept = tuple(column for column, expression in stored if expression in ("", "ROW START", "ROW END"))
-        return Table(
-            name, engine, kind, COUNTER.sub(rb"\1", text, count=1), kept, int(counter[2]) if counter else 0, size
-        )
+        period = tuple(column.name for end in ("START", "END") for column, what in stored if what == f"ROW {end}")
+        definition = COUNTER.sub(rb"\1", text, count=1)
+        return Table(name, engine, kind, definition, kept, int(counter[2]) if counter else 0, size, period)
 
     def _columns(self, schema: str) -> Columns:
         found = self._ask(

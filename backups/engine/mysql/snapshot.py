@@ -16,7 +16,7 @@ from backups.engine import layout
 from backups.engine.archive import Archive
 from backups.engine.errors import Refused, Stopped, Transient, raise_first
 from backups.engine.manifest import Manifest, SchemaEntry, TableEntry
-from backups.engine.mysql import accounts, sqlfile, tsv, view
+from backups.engine.mysql import accounts, instants, sqlfile, tsv, view
 from backups.engine.mysql.exact import Look
 from backups.engine.mysql.grants import require_sight
 from backups.engine.mysql.schema import Reader, Schema, Table, innodb_name, numbers_of
@@ -100,6 +100,7 @@ class _Job:
     failed: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     inexact: list[str] = field(default_factory=list)  # sentences
+    instants: dict[str, list[bytes]] = field(default_factory=dict)  # statements for rows, by their table's place
     done: int = 0
     total: int = 0
 
@@ -203,13 +204,16 @@ class _Job:
         try:
             source = f"{quote(schema.name)}.{quote(table.name)}{history}"
             look = Look(schema.name, table, self.reader.identity)
-            blocks = tsv.select(connection, f"SELECT {columns} FROM {source}", self._poll, look)
+            blocks = tsv.select(
+                connection, f"SELECT {columns} FROM {source}{instants.lasting(table)}", self._poll, look
+            )
             lines = _Lines(blocks, self._count)
             objects: list[DataRef] = []
             while lines.more:
                 number = len(objects)
                 objects.append(self._put(f"rows-{place}-{number}", "tsv", lines.next_object()))
             self.inexact += look.inexact(connection)
+            self.instants[place] = instants.statements(connection, schema.name, table, self._poll)
             self._check(schema, table, seen)
         except pymysql.MySQLError as error:
             if error_code(error) in CHANGED:
@@ -254,7 +258,8 @@ class _Job:
                 counters[table.name] = seen.counters[name]
         sequences = {name: values for (owner, name), values in seen.sequences.items() if owner == schema.name}
         statements = sqlfile.create(schema, identity, counters, sequences, self.tablespaces if s == 0 else ())
-        create = self._put(f"create-{s}", "sql", sqlfile.render(statements))
+        again = [one for t in range(len(schema.tables)) for one in self.instants.get(f"{s}-{t}", ())]
+        create = self._put(f"create-{s}", "sql", sqlfile.render([*statements, *again]))
         finish = None
         if schema.programs:
             statements = sqlfile.finish(schema, identity, seen.view_us)
