@@ -126,7 +126,8 @@ class _Job:
         if now != schemas or seen.ids != ids:
             if not seen.definitions_wait or _outside(schemas) or _outside(now):
                 raise _Changed("A definition changed while the view was opened.")
-            schemas, tables = now, _with_rows(now)  # as they have been since the view was opened
+        # As they have been since the view was opened, with counters that are not behind its rows.
+        schemas, tables = now, _with_rows(now)
         self._read(readers, schemas, [place for place in tables if place not in entries], seen, entries)
         self.tablespaces = self.reader.tablespaces()
         written = tuple(self._schema(s, schema, identity, seen, entries) for s, schema in enumerate(schemas))
