@@ -123,9 +123,9 @@ class _Job:
             self._read(readers, schemas, _outside(schemas), seen, entries)
         self.run.log(f"The read view is open; the lock was held for {seen.held_us / 1000:.1f} ms.")
         now = self._schemas()
-        if now != schemas or seen.ids != ids:
-            if not seen.definitions_wait or _outside(schemas) or _outside(now):
-                raise _Changed("A definition changed while the view was opened.")
+        changed = now != schemas or seen.ids != ids
+        if changed and (not seen.definitions_wait or _outside(schemas) or _outside(now)):
+            raise _Changed("A definition changed while the view was opened.")
         # As they have been since the view was opened, with counters that are not behind its rows.
         schemas, tables = now, _with_rows(now)
         self._read(readers, schemas, [place for place in tables if place not in entries], seen, entries)
