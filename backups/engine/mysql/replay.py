@@ -29,7 +29,7 @@ class ReplayResult:
 
     last: identity of the last transaction, "" where there was none.  skipped: account statements and changes to
     system schemas that were left out.  prepared: XA branches that were prepared and not committed at the moment;
-    they are not applied.
+    they are not applied.  conflicts: compacted batches that the target refused and got verbatim instead.
     """
 
     transactions: int
@@ -38,6 +38,7 @@ class ReplayResult:
     skipped: int
     prepared: tuple[str, ...]
     last: str
+    conflicts: int = 0
 
 
 def replay(
@@ -49,11 +50,13 @@ def replay(
     run: Run,
     source: Mapping[str, str],
     total: int = 0,
+    compact: bool = True,
 ) -> ReplayResult:
     """Apply every transaction after `start` up to and including the last one before `stop`, and no other.
 
     slices: in replay order, each index with its decompressed bytes.  start: what the target holds.
     source: the source's settings, as a manifest keeps them.  total: transactions to come, for the progress.
+    compact: let many changes of a row become one where that gives the same result.
 
     Raises Corrupt where slices do not join or do not hold what their index says, Gap for an incident in the log,
     Refused where the target cannot do it, Transient, and Stopped; the target is then somewhere in between.

@@ -31,6 +31,7 @@ class RestoreResult:
 
     rows: of the snapshot.  transactions: replayed after it, `last` being the identity of the newest ("" for none).
     skipped: account statements and changes to system schemas.  prepared: XA branches that were open at the moment.
+    conflicts: batches of changes that the target refused in their short form and got one by one instead.
     broken: sentences about what is not as it was at the source: views that were broken there already, values that
     the backup could not carry exactly, accounts that the target refused.
     """
@@ -44,6 +45,7 @@ class RestoreResult:
     skipped: int
     prepared: tuple[str, ...]
     broken: tuple[str, ...]
+    conflicts: int = 0
 
 
 def restore(
@@ -57,11 +59,13 @@ def restore(
     run: Run,
     threads: int = 4,
     accounts: bool = False,
+    compact: bool = True,
 ) -> RestoreResult:
     """Bring the target to the plan's moment: afterwards it holds exactly the schemas of that moment.
 
     archives: by storage name.  replace: the target's user schemas may be dropped.
     accounts: put back, too, the backup's accounts that the target does not have.
+    compact: replay many changes of a row as one where that gives the same result; False for each one by one.
     remember: gets, before anything is changed, the settings to give to `put_back` should this run not do it itself.
 
     Raises Refused before anything was touched; later also Corrupt, Gap, Transient, Stopped: their `meaning` says
@@ -77,7 +81,7 @@ def restore(
         archive = archives[plan.backup.storage]
         loaded = load(config, archive, manifest, threads=threads, replace=replace, run=run)
         _all_loaded(loaded, manifest)
-        replayed = _replay(config, plan, manifest, archives, run)
+        replayed = _replay(config, plan, manifest, archives, run, compact)
         refused = restore_accounts(config, archive, manifest.accounts, run) if accounts and manifest.accounts else ()
     for sentence in manifest.inexact:
         run.log(sentence)
@@ -95,6 +99,7 @@ def restore(
         skipped=replayed.skipped,
         prepared=replayed.prepared,
         broken=loaded.broken + manifest.inexact + refused,
+        conflicts=replayed.conflicts,
     )
 
 
@@ -132,7 +137,7 @@ def _all_loaded(loaded: LoadedCounts, manifest: Manifest) -> None:
 
 
 def _replay(
-    config: ServerConfig, plan: Plan, manifest: Manifest, archives: Mapping[str, Archive], run: Run
+    config: ServerConfig, plan: Plan, manifest: Manifest, archives: Mapping[str, Archive], run: Run, compact: bool
 ) -> ReplayResult:
     if plan.slices:
         run.log(f"Replaying {len(plan.slices)} slices.")
@@ -144,6 +149,7 @@ def _replay(
         run=run,
         source={**manifest.settings, "system_time_zone": manifest.system_time_zone},
         total=sum(point.count for point in plan.slices),
+        compact=compact,
     )
 
 

@@ -19,6 +19,7 @@ class Command(EverestCommand):
         parser.add_argument("--plan", action="store_true", help="Show what would happen, and touch nothing")
         parser.add_argument("--replace", default="", metavar="NAME", help="The target's name, where it holds schemas")
         parser.add_argument("--accounts", action="store_true", help="Make the backup's accounts that are missing, too")
+        parser.add_argument("--verbatim", action="store_true", help="Replay every change one by one, without shortcuts")
 
     def work(self, options):
         source, target = database_named(options["database"]), database_named(options["target"])
@@ -52,7 +53,8 @@ class Command(EverestCommand):
     def carry_out(self, restore, options):
         for line in describe(restore.plan):
             self.run.log(line)
-        job = restore.start(replace=options["replace"], accounts=options["accounts"], who=WHO, ring=False)
+        wanted = {name: options[name] for name in ("replace", "accounts", "verbatim")}
+        job = restore.start(**wanted, who=WHO, ring=False)
         note("started restore", f"{restore.source} into {restore.target}")
         self.execute_job(job)
         restore.refresh_from_db()
