@@ -155,6 +155,7 @@ class Server:
     def run(self) -> None:
         """Start on the existing data folder and wait until it answers."""
         (self.folder / "error.log").unlink(missing_ok=True)
+        self._lock.unlink(missing_ok=True)
         argv = [*self.installation.command("mysqld"), "--no-defaults", *self.installation.places, *self._settings()]
         with open(self.folder / "error.log", "ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
@@ -188,6 +189,12 @@ class Server:
                 self.process.wait()
         (self.folder / "pid").unlink(missing_ok=True)
         self.socket.unlink(missing_ok=True)
+        self._lock.unlink(missing_ok=True)
+
+    @property
+    def _lock(self) -> Path:
+        """What MySQL keeps its pid in; one that a kill left stops a start once that pid is somebody else's."""
+        return self.socket.with_name(f"{self.socket.name}.lock")
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
