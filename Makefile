@@ -1,13 +1,12 @@
 # Every target does all its set-up, can be repeated, and says in one line each what it is doing.
 #   make demo [STORAGE=s3] [ONCE=1] [PORT=8000]    make test [ONLY=tests/engine]    make lint    make lock
-#   make torture [MINUTES=20] [SEED=7] [FLAVOUR=mysql]
+#   make torture [MINUTES=20] [SEED=7] [FLAVOUR=mysql]    make bench [SIZE=full] [ROUNDS=3] [ONLY=capture,replay-oltp]
 SHELL := /bin/bash
 PYTHON := $(shell for each in python3 python3.11 python3.12 python3.13; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
 VENV := build/venv
 RUN := env EVEREST_DATA=build/data PYTHONUNBUFFERED=1 $(VENV)/bin/python
 PORT := 8000
-ONLY := tests
 
 # $(call need,command that succeeds where it is there,packages): install what is missing, or name it.
 define need
@@ -22,7 +21,7 @@ if ! $(1) >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: demo test torture lint lock
+.PHONY: demo test torture bench lint lock
 .ONESHELL:
 
 demo: $(VENV)/ready
@@ -33,10 +32,18 @@ test: $(VENV)/ready
 	$(call need,command -v chromium || command -v google-chrome,chromium)
 	$(call need,command -v zstd,zstd)
 	echo "Testing against real servers (MySQL, MariaDB, S3, a browser)"
-	exec $(RUN) -m pytest $(ONLY)
+	exec $(RUN) -m pytest $(or $(ONLY),tests)
 
 torture: $(VENV)/ready
 	@exec $(RUN) -m tests.torture --minutes=$(or $(MINUTES),5) $(if $(SEED),--seed=$(SEED)) $(if $(FLAVOUR),--flavour=$(FLAVOUR))
+
+bench: $(VENV)/ready
+	@set -e
+	$(call need,command -v sysbench,sysbench)
+	$(call need,command -v mydumper,mydumper)
+	$(call need,command -v zstd,zstd)
+	echo "Measuring Everest beside its peers on real servers"
+	exec $(RUN) -m tests.bench --size=$(or $(SIZE),small) $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(ONLY),--only=$(ONLY))
 
 lint: $(VENV)/ready
 	@set -e

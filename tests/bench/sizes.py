@@ -1,0 +1,48 @@
+"""How much of everything a run measures, and the settings of its servers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# All servers; the full size has the buffer pool that the targets are meant for.
+SETTINGS = (
+    "--sync-binlog=0",
+    "--innodb-flush-log-at-trx-commit=2",
+    "--local-infile=1",
+    "--innodb-buffer-pool-dump-pct=100",  # a copy of a server begins as warm as the one it was made of
+    "--max-allowed-packet=1G",
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """rows: of each of the four sysbench tables.  seconds: of sysbench.  transactions: of the other workloads."""
+
+    name: str
+    rows: int
+    seconds: int
+    threads: int
+    transactions: int
+    tables: int
+    large_rows: int
+    buffer_pool: str
+    log_file: str
+    commit_seconds: int
+    planned_days: int
+    rounds: int
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        return (*SETTINGS, f"--innodb-buffer-pool-size={self.buffer_pool}", f"--max-binlog-size={self.log_file}")
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: sysbench oltp_write_only, 4 tables x {self.rows:,} rows, {self.threads} threads,"
+            f" {self.seconds} s; {self.transactions:,} transactions of other workloads, {self.tables:,} small tables,"
+            f" {self.large_rows:,} rows in the large transaction; servers with {' '.join(self.settings)}"
+        )
+
+
+SMALL = Size("small", 10_000, 4, 16, 1_000, 2_000, 50_000, "256M", "4M", 10, 365, 1)
+FULL = Size("full", 300_000, 60, 16, 20_000, 2_000, 1_000_000, "2G", "32M", 60, 365, 3)
+SIZES = {size.name: size for size in (SMALL, FULL)}

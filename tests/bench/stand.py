@@ -1,0 +1,145 @@
+"""What is measured on: a source, targets that begin as copies of one another, and a bucket in Ceph."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import boto3
+import zstandard
+
+from backups.engine import mysql
+from backups.engine.manifest import Manifest
+from backups.engine.mysql.server import ServerConfig
+from backups.engine.types import Position
+from everest.demo import ceph
+from everest.demo import servers as demo
+from everest.demo.servers import Server
+from storages.stores.base import StoreConfig
+from tests.bench import product
+from tests.bench.measures import Step, measure
+from tests.bench.peers import FOLLOWER, PASSWORD
+from tests.bench.product import Place
+from tests.bench.sizes import Size
+from tests.helpers import clean, source_config, target_config
+
+WARM_SECONDS = 60
+WARM = ("completed", "not started", "Cannot open")  # the last two: there is nothing to load
+
+
+class Stand:
+    """A context manager: its servers run until it ends."""
+
+    def __init__(self, folder: Path, size: Size) -> None:
+        self.folder, self.size = folder, size
+        self.stack = ExitStack()
+        self.installation = demo.mysql(minimum=(9, 7))
+
+    def __enter__(self) -> Stand:
+        try:
+            self.ceph = ceph.start(self.folder / "ceph")
+            self.stack.callback(self.ceph.stop)
+            self.source = self.start("source")
+        except BaseException:
+            self.stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def start(self, name: str, *options: str) -> Server:
+        server = demo.start(self.installation, self.folder / name, options=(*self.size.settings, *options))
+        self.stack.callback(server.kill)
+        return server
+
+    # Places and accounts.  Nobody uses TLS here: the peers would pay for it, too.
+
+    def place(self) -> Place:
+        """A new bucket for a new database."""
+        config = StoreConfig(
+            type="s3", name="ceph", bucket=self.ceph.new_bucket(), region=self.ceph.region, path_style=True,
+            endpoint=self.ceph.endpoint, access_key=self.ceph.access_key, secret_key=self.ceph.secret_key,
+            conditional_put=True,
+        )  # fmt: skip
+        return Place(config, str(uuid.uuid4()), str(uuid.uuid4()))
+
+    def fresh_source(self) -> ServerConfig:
+        """The source, empty, with a log that begins here."""
+        clean(self.source)
+        with self.source.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE USER {FOLLOWER} IDENTIFIED BY '{PASSWORD}'")
+            cursor.execute(f"GRANT REPLICATION SLAVE ON *.* TO {FOLLOWER}")
+        return replace(source_config(self.source), tls="off")
+
+    def position(self) -> Position:
+        with self.source.connect() as connection:
+            return mysql.current_position(connection)
+
+    def log_files(self, since: Position) -> list[str]:
+        """The source's log files from that position's on."""
+        with self.source.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW BINARY LOGS")
+            names = [str(row[0]) for row in cursor.fetchall()]
+        return names[names.index(str(since["file"])) :]
+
+    # Targets
+
+    def base(self, place: Place, manifest: Manifest, name: str) -> Server:
+        """A server that holds the backup, stopped: what targets are copies of."""
+        server = self.start(name)
+        config = replace(target_config(server), tls="off")
+        measure(product.loaded, config, place, manifest, servers={})
+        server.stop()
+        return server
+
+    @contextmanager
+    def target(self, base: Server | None = None) -> Iterator[tuple[Server, ServerConfig]]:
+        """A running server that holds what `base` does, as warm as that was, and an account on it."""
+        folder = self.folder / f"target-{uuid.uuid4().hex[:8]}"
+        if base:
+            (folder / "data").parent.mkdir()
+            subprocess.run(["cp", "-a", "--reflink=auto", str(base.folder / "data"), str(folder / "data")], check=True)
+            (folder / "data" / "auto.cnf").unlink()
+        server = self.start(folder.name, "--skip-replica-start")
+        try:
+            _warm(server)
+            yield server, replace(target_config(server), tls="off")
+        finally:
+            server.kill()
+            shutil.rmtree(folder)
+
+    def measured(self, *work: object, server: Server | None = None) -> Step:
+        """A step that uses this server (by default the source) and the bucket."""
+        pids = {"server": (server or self.source).pid, "S3": self.ceph.processes["gateway"].pid}
+        return measure(*work, servers=pids)  # type: ignore[arg-type]
+
+    def versions(self) -> dict[str, str]:
+        """Of everything that takes part."""
+        found = {"MySQL": self.installation.version}
+        programs = [name for name in ("sysbench", "zstd", "mydumper") if shutil.which(name)]
+        for name in programs:
+            said = subprocess.run([name, "--version"], capture_output=True, text=True).stdout
+            found[name] = re.search(r"\d[\w.]+", said)[0]
+        found |= {"boto3": boto3.__version__, "python-zstandard": zstandard.__version__}
+        found["Ceph"] = self.ceph.version if hasattr(self.ceph, "version") else "Debian unstable"
+        return found
+
+
+def _warm(server: Server) -> None:
+    """Wait until the pages that the base had in memory are in memory again."""
+    deadline = time.monotonic() + WARM_SECONDS
+    with server.connect() as connection, connection.cursor() as cursor:
+        while time.monotonic() < deadline:
+            cursor.execute("SHOW STATUS LIKE 'Innodb_buffer_pool_load_status'")
+            status = str(cursor.fetchone()[1])
+            if any(words in status for words in WARM):
+                return
+            time.sleep(0.02)
