@@ -39,6 +39,34 @@ def test_json_numbers_of_type_decimal_are_named(mysql_source: Server, mysql_targ
         assert [text for (text,) in cursor.fetchall()] == ['{"p": 19.9}', "[19.9, 1.0]", None]
 
 
+def test_json_that_a_later_change_would_not_find_is_named(mysql_source: Server, tmp_path: Path) -> None:
+    """Without a key a row is found by its bytes; what is no JSON text has other bytes after a restore."""
+    odd = ("CAST(5 AS DECIMAL)", "DATE'2020-01-02'", "X'00FF'", "CAST(19.9 AS DECIMAL(3, 1))")
+    plain = ("""'{"a": [1, 2.5, {"b": "2020-01-02"}], "c": null}'""", "'[]'", "'null'", "NULL")
+    values = ", ".join(f"({value})" for value in plain)
+    nested = [f"(JSON_ARRAY(1, JSON_OBJECT('a', {value})))" for value in odd]
+    script(
+        mysql_source,
+        [
+            "CREATE DATABASE shop",
+            "CREATE TABLE shop.keyless (j JSON, k JSON)",
+            f"INSERT INTO shop.keyless (k) VALUES {values}, {', '.join(nested)}, (JSON_ARRAY(REPEAT('x', 70000), 1.5))",
+            "CREATE TABLE shop.keyed (id INT NOT NULL, j JSON, UNIQUE KEY (id))",
+            f"INSERT INTO shop.keyed VALUES (1, JSON_ARRAY({odd[0]}))",
+            "CREATE TABLE shop.loose (id INT, j JSON, UNIQUE KEY (id))",
+            "INSERT INTO shop.loose SELECT id, j FROM shop.keyed",
+        ],
+    )
+    config = source_config(mysql_source, tls="off")
+    told = back_up(config, archive_in(tmp_path)).inexact
+    assert [sentence.partition(" hold ")[0] for sentence in told] == [
+        "1 rows of shop.loose, which has no primary key,",
+        "5 rows of shop.keyless, which has no primary key,",
+    ]
+    warned = beside(mysql_source)["JSON without primary keys"]
+    assert warned.startswith("shop.keyed, shop.keyless, shop.loose: ")
+
+
 @FLAVOURS
 def test_bytes_that_are_no_text_are_refused_by_name(flavour: str, request: Any, tmp_path: Path) -> None:
     """As they come from old servers: nothing but a table's own file takes them."""

@@ -12,6 +12,22 @@ from backups.engine.mysql.server import Connection, Identity, quote, rows
 UTF8 = ("utf8mb4", "utf8mb3", "utf8")
 # A JSON number that SQL made of a DECIMAL may print like this; parsed from text it is a DOUBLE, 19.90 becomes 19.9.
 DECIMAL = re.compile(rb"\.\d+0(?!\d)|\d{17}")
+UNIQUE = re.compile(rb"^  UNIQUE KEY [^\n]*?\(((?:`(?:[^`]|``)+`(?:\(\d+\))?(?: DESC)?,?)+)\)", re.MULTILINE)
+NAME = re.compile(rb"`(?:[^`]|``)+`")
+LARGE = 1 << 16  # bytes of a document in which MySQL would need gigabytes to look at each value by itself
+OF_TEXT = "'OBJECT','ARRAY','STRING','INTEGER','UNSIGNED INTEGER','DOUBLE','BOOLEAN','NULL'"  # types that JSON text has
+
+
+def finds_rows(definition: bytes) -> bool:
+    """Whether a logged change finds its row by a key alone: else every value is compared, down to a JSON's bytes."""
+    if b"\n  PRIMARY KEY (" in definition:
+        return True
+    lines = definition.split(b"\n")
+    keys = [NAME.findall(match[1]) for match in UNIQUE.finditer(definition)]
+    return any(
+        all(any(line.startswith(b"  " + name + b" ") and b" NOT NULL" in line for line in lines) for name in key)
+        for key in keys
+    )
 
 
 class Look:
@@ -47,20 +63,42 @@ class Look:
 
     def inexact(self, connection: Connection) -> list[str]:
         """Sentences about rows that come back differently; asked of the same view that the rows were read in."""
+        told = self._lost(connection) if self.jsons and not finds_rows(self.table.definition) else []
         if not self.decimals:
-            return []
-        columns = [quote(self.table.columns[n].name) for n in self.jsons]
-        differs = " OR ".join(
-            f"CAST({c} AS CHAR) COLLATE utf8mb4_bin <> CAST(CAST(CAST({c} AS CHAR) AS JSON) AS CHAR)" for c in columns
+            return told
+        count = self._count(
+            connection, "CAST({c} AS CHAR) COLLATE utf8mb4_bin <> CAST(CAST(CAST({c} AS CHAR) AS JSON) AS CHAR)"
         )
-        name = f"{quote(self.schema)}.{quote(self.table.name)}"
-        count = int(rows(connection, f"SELECT COUNT(*) FROM {name} WHERE {differs}")[0][0])
+        if count:
+            told.append(
+                f"{count:,} rows of {self.schema}.{self.table.name} hold JSON numbers of type DECIMAL. From this backup"
+                " they come back as DOUBLE, with other digits: 19.90 as 19.9. What slices change after it is exact."
+            )
+        return told
+
+    def _lost(self, connection: Connection) -> list[str]:
+        """Not by EXISTS: MySQL 9.7 looks at the first row's document only, and takes its answer for every row."""
+        count = self._count(
+            connection,
+            f"IF(JSON_STORAGE_SIZE({{c}}) > {LARGE}, {{c}} <> CAST(CAST({{c}} AS CHAR) AS JSON)"
+            " OR JSON_STORAGE_SIZE({c}) <> JSON_STORAGE_SIZE(CAST(CAST({c} AS CHAR) AS JSON)), (SELECT COUNT(*) FROM"
+            " JSON_TABLE(JSON_EXTRACT({c}, '$', '$**.*', '$**[*]'), '$[*]' COLUMNS (v JSON PATH '$')) one"
+            f" WHERE JSON_TYPE(v) NOT IN ({OF_TEXT})) > 0)",
+        )
         if not count:
             return []
         return [
-            f"{count:,} rows of {self.schema}.{self.table.name} hold JSON numbers of type DECIMAL. From this backup"
-            " they come back as DOUBLE, with other digits: 19.90 as 19.9. What slices change after it is exact."
+            f"{count:,} rows of {self.schema}.{self.table.name}, which has no primary key, hold JSON values of a type"
+            " that JSON text does not have: DECIMAL, a date or bytes. A restore from this backup to a moment after one"
+            " of these rows was changed or deleted stops there, as the change does not find its row. Give the table a"
+            " primary key, then take a backup."
         ]
+
+    def _count(self, connection: Connection, differs: str) -> int:
+        columns = [quote(self.table.columns[n].name) for n in self.jsons]
+        condition = " OR ".join(differs.replace("{c}", column) for column in columns)
+        name = f"{quote(self.schema)}.{quote(self.table.name)}"
+        return int(rows(connection, f"SELECT COUNT(*) FROM {name} WHERE {condition}")[0][0])
 
 
 def _is_text(data: bytes) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pymysql
 
 from backups.engine.mysql.schema import ROWLESS, is_user
-from backups.engine.mysql.server import DENIED, Connection, Identity, error_code, rows
+from backups.engine.mysql.server import DENIED, SYSTEM_SCHEMAS, Connection, Identity, error_code, rows
 from backups.engine.mysql.wide import UNREADABLE
 from backups.engine.types import Check
 
@@ -49,6 +49,16 @@ BESIDE: dict[str, tuple[str, str, str, str]] = {
         " WHERE CREATE_OPTIONS LIKE '%DIRECTORY%' ORDER BY 1",
         "outside of the data folder: DATA DIRECTORY stays in the definitions",
         "A target needs the same folders, empty.",
+    ),
+    "JSON without primary keys": (
+        "mysql",
+        "SELECT DISTINCT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) FROM information_schema.COLUMNS c"
+        " JOIN information_schema.TABLES t USING (TABLE_SCHEMA, TABLE_NAME)"
+        " WHERE DATA_TYPE = 'json' AND TABLE_TYPE = 'BASE TABLE' AND NOT EXISTS (SELECT 1 FROM"
+        " information_schema.STATISTICS s WHERE s.TABLE_SCHEMA = c.TABLE_SCHEMA AND s.TABLE_NAME = c.TABLE_NAME"
+        f" AND INDEX_NAME = 'PRIMARY') AND TABLE_SCHEMA NOT IN ({', '.join(map(repr, SYSTEM_SCHEMAS))}) ORDER BY 1",
+        "after a backup, changes of rows whose JSON holds a DECIMAL, a date or bytes made by SQL cannot be replayed",
+        "Add primary keys. Each backup counts such rows.",
     ),
     "Encryption at rest": (
         "both",
