@@ -34,12 +34,13 @@ def wait_for(condition: Callable[[], T], timeout: float = 10, pause: float = 0.0
 
 
 def clean(server: Server) -> None:
-    """Leave a server as it was made: no other connections, user schemas, accounts, prepared branches, log; writable."""
+    """Leave a server as it was made: no connections, user schemas, accounts, prepared branches, log or settings."""
     with server.connect() as connection:
         ask = Ask(connection)
         if server.flavour == "mysql":
             ask("SET GLOBAL super_read_only = OFF")
         ask("SET GLOBAL read_only = OFF")
+        ask("SET GLOBAL local_infile = DEFAULT, GLOBAL log_bin_trust_function_creators = DEFAULT")
         ask("SET lock_wait_timeout = 10, foreign_key_checks = 0")
         _end_other_connections(ask)
         _roll_back_branches(ask, server.flavour)
