@@ -89,6 +89,33 @@ def test_bytes_that_are_no_text_are_refused_by_name(flavour: str, request: Any, 
 
 
 @FLAVOURS
+def test_bytes_that_are_no_text_of_another_charset_are_refused(flavour: str, request: Any, tmp_path: Path) -> None:
+    source: Server = request.getfixturevalue(f"{flavour}_source")
+    config = source_config(source, tls="off")
+    columns = "(v TEXT CHARACTER SET {}, w TEXT CHARACTER SET utf32) ENGINE = MyISAM"
+    folder = source.folder / "data" / "shop"
+    script(
+        source,
+        [
+            "CREATE DATABASE shop",
+            f"CREATE TABLE shop.fine {columns.format('sjis')}",
+            "INSERT INTO shop.fine VALUES (_sjis X'8140A1', '😀'), (NULL, '')",
+            f"CREATE TABLE shop.old {columns.format('latin1')}",
+            "INSERT INTO shop.old VALUES ('fine', ''), (_latin1 X'61A1', NULL)",
+        ],
+    )
+    assert back_up(config, archive_in(tmp_path / "fine")).rows == 4
+    for charset in ("eucjpms", "gbk"):
+        new = f"CREATE TABLE shop.new {columns.format(charset)}"
+        script(source, ["DROP TABLE IF EXISTS shop.new", new, "FLUSH TABLES"])
+        for kind in ("MYD", "MYI"):
+            shutil.copy(folder / f"old.{kind}", folder / f"new.{kind}")
+        script(source, ["FLUSH TABLES"])
+        with pytest.raises(Refused, match=rf"shop.new: column v holds bytes that are no {charset} text \(0x61a1\)"):
+            back_up(config, archive_in(tmp_path / charset))
+
+
+@FLAVOURS
 def test_a_type_that_nobody_can_read_is_refused_by_name(flavour: str, request: Any, tmp_path: Path) -> None:
     source: Server = request.getfixturevalue(f"{flavour}_source")
     script(

@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 
 from backups.engine.errors import Refused
-from backups.engine.mysql.schema import Table
+from backups.engine.mysql.schema import Column, Table
 from backups.engine.mysql.server import Connection, Identity, quote, rows
 
 UTF8 = ("utf8mb4", "utf8mb3", "utf8")
 # A JSON number that SQL made of a DECIMAL may print like this; parsed from text it is a DOUBLE, 19.90 becomes 19.9.
 DECIMAL = re.compile(rb"\.\d+0(?!\d)|\d{17}")
+# Those besides UTF-8 whose text can be wrong.  Only the servers know how: they convert what is right to itself.
+OTHERS = ["sjis", "cp932", "gbk", "gb18030", "gb2312", "big5", "ujis", "eucjpms", "euckr", "utf16", "utf16le", "utf32"]
 UNIQUE = re.compile(rb"^  UNIQUE KEY [^\n]*?\(((?:`(?:[^`]|``)+`(?:\(\d+\))?(?: DESC)?,?)+)\)", re.MULTILINE)
 NAME = re.compile(rb"`(?:[^`]|``)+`")
 LARGE = 1 << 16  # bytes of a document in which MySQL would need gigabytes to look at each value by itself
@@ -39,6 +41,7 @@ class Look:
         numbered = list(enumerate(table.columns))
         self.texts = [n for n, column in numbered if column.charset in UTF8 and column.type not in ("enum", "set")]
         self.jsons = [n for n, column in numbered if column.type == "json" and identity.flavour == "mysql"]
+        self.others = [c for c in table.columns if c.charset in OTHERS and c.type not in ("enum", "set")]
         self.decimals = False
 
     def __call__(self, block: bytes, found: Sequence[Sequence[bytes]]) -> None:
@@ -51,15 +54,28 @@ class Look:
             self.decimals = any(DECIMAL.search(b"\0".join([row[n] for row in found])) for n in self.jsons)
 
     def _refuse(self, n: int, found: Sequence[Sequence[bytes]]) -> None:
-        column = self.table.columns[n]
         value = next(row[n] for row in found if not _is_text(row[n]))
-        raise Refused(
+        raise self._refused(self.table.columns[n], value)
+
+    def _refused(self, column: Column, value: bytes) -> Refused:
+        return Refused(
             f"{self.schema}.{self.table.name}: column {column.name} holds bytes that are no {column.charset} text"
             f" (0x{value[:40].hex()}).",
             meaning="No server takes them back into such a column, so no backup is taken.",
             next_step=f"Mend the value, or make the column binary: ALTER TABLE {quote(self.schema)}."
             f"{quote(self.table.name)} MODIFY {quote(column.name)} with VARBINARY or BLOB.",
         )
+
+    def require_text(self, connection: Connection) -> None:
+        """Raise Refused for text that is none in a character set other than UTF-8; asked of the same view."""
+        name = f"{quote(self.schema)}.{quote(self.table.name)}"
+        for column in self.others:
+            data = f"CAST({quote(column.name)} AS BINARY)"
+            # MySQL's EUC-JP lets a character that is cut short at the end go through.
+            ended = f"CONCAT({data}, X'0A')" if column.charset == "eucjpms" else data
+            wrong = f"HEX({ended}) <> HEX(CONVERT({ended} USING {column.charset}))"
+            for (value,) in rows(connection, f"SELECT {data} FROM {name} WHERE {wrong} LIMIT 1"):
+                raise self._refused(column, value)
 
     def inexact(self, connection: Connection) -> list[str]:
         """Sentences about rows that come back differently; asked of the same view that the rows were read in."""

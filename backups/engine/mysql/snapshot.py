@@ -213,6 +213,7 @@ class _Job:
             while lines.more:
                 number = len(objects)
                 objects.append(self._put(f"rows-{place}-{number}", "tsv", lines.next_object()))
+            look.require_text(connection)
             self.inexact += look.inexact(connection)
             self.instants[place] = instants.statements(connection, schema.name, table, self._poll)
             self._check(schema, table, seen)
