@@ -32,7 +32,7 @@ test: $(VENV)/ready
 	$(call need,command -v chromium || command -v google-chrome,chromium)
 	$(call need,command -v zstd,zstd)
 	echo "Testing against real servers (MySQL, MariaDB, S3, a browser)"
-	exec $(RUN) -m pytest $(or $(ONLY),tests)
+	exec $(RUN) -m pytest -n 2 --dist loadfile $(or $(ONLY),tests)
 
 torture: $(VENV)/ready
 	@exec $(RUN) -m tests.torture --minutes=$(or $(MINUTES),5) $(if $(SEED),--seed=$(SEED)) $(if $(FLAVOUR),--flavour=$(FLAVOUR))
