@@ -45,7 +45,8 @@ class Manifest:
     All three are microseconds since the epoch, UTC.  size: bytes of all data objects as stored.
     settings: the server variables that replay and restore need.  schedule: a uuid, or "".
     accounts: SQL that makes the server's accounts; backups before Everest kept them have none.
-    inexact: sentences about what could not be carried exactly.
+    inexact: sentences about what could not be carried exactly.  definers: accounts that views and programs run as, as
+    SQL; older backups do not tell them.
     """
 
     backup: str
@@ -67,6 +68,7 @@ class Manifest:
     rows: int
     accounts: DataRef | None = None
     inexact: tuple[str, ...] = ()
+    definers: tuple[str, ...] = ()
 
     def data(self) -> Iterator[DataRef]:
         """Every data object that this backup needs."""
@@ -92,7 +94,8 @@ def from_body(body: dict[str, Any]) -> Manifest:
     """Raise Corrupt where the body is not a manifest's."""
     try:
         accounts = data_ref(body["accounts"]) if body.get("accounts") else None
-        more = {"accounts": accounts, "inexact": tuple(body.get("inexact", ()))}
+        lists = {name: tuple(body.get(name, ())) for name in ("inexact", "definers")}
+        more = {"accounts": accounts, **lists}
         return Manifest(**{**body, **more, "schemas": tuple(_schema(entry) for entry in body["schemas"])})
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"A manifest does not hold what a manifest holds ({error}).") from error

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from backups.engine.mysql.preflight import preflight_source, preflight_target
+from backups.engine.mysql.preflight_schemas import schema_checks
 from backups.engine.mysql.server import connect, identify
 from backups.engine.types import Check
 from everest.demo.servers import Server
@@ -94,12 +95,14 @@ def test_settings_that_recovery_rests_on(flavour: str, request: Any) -> None:
     }
     try:
         script(server, [f"SET GLOBAL {name} = {setting}" for name, (setting, _, _) in settings.items()])
-        found = states(preflight_source(config))
+        checks = preflight_source(config)
+        found = states(checks)
         script(server, ["SET GLOBAL binlog_format = 'STATEMENT'"])
         refused = states(preflight_source(config))
     finally:
         script(server, ["SET GLOBAL binlog_format = 'ROW'", "SET GLOBAL binlog_expire_logs_seconds = 2592000"])
         script(server, ["SET GLOBAL binlog_row_image = 'FULL'", "SET GLOBAL sync_binlog = 1"])
+    assert ("REPLACE" in line(checks, "Row image").message) == (flavour == "mariadb")
     assert {name: found[name] for _, name, _ in settings.values()} == {name: s for _, name, s in settings.values()}
     assert refused["Binary log format"] == "fail"
 
@@ -198,8 +201,54 @@ def test_whether_row_events_may_be_replayed_is_really_asked(flavour: str, reques
     config = target_config(server)
     names = "REPLICATION_APPLIER" if flavour == "mysql" else "BINLOG REPLAY, SUPER"
     script(server, [f"REVOKE {names} ON *.* FROM '{config.user}'@'%'"])
-    found = states(preflight_target(config, None, None))
-    assert found["Row events"] == "fail"
+    check = line(preflight_target(config, None, None), "Row events")
+    assert check.state == "fail" and "Backups of it work" in check.message
+
+
+@FLAVOURS
+def test_what_is_different_without_a_global_lock_is_said(flavour: str, request: Any) -> None:
+    """As on managed servers."""
+    server = source(request, flavour)
+    config = source_config(server)
+    names = ["FLUSH_TABLES", "BACKUP_ADMIN"] if flavour == "mysql" else ["RELOAD"]
+    script(server, [f"REVOKE {', '.join(names)} ON *.* FROM '{config.user}'@'%'"])
+    checks = preflight_source(config)
+    assert [check for check in checks if check.state == "fail"] == []
+    assert "lock with LOCK TABLES" in line(checks, f"Privilege {names[0]}").message
+
+
+@FLAVOURS
+def test_definers_that_the_target_lacks_are_named(flavour: str, request: Any, tmp_path: Path) -> None:
+    server, other = source(request, flavour), target(request, flavour)
+    script(
+        server,
+        [
+            "CREATE DATABASE shop",
+            "CREATE DEFINER = `nobody``s`@`here` VIEW shop.v AS SELECT 1 AS one",
+            "CREATE DEFINER = gone@`%` PROCEDURE shop.p() SELECT 1",
+            "CREATE DEFINER = root@localhost FUNCTION shop.f() RETURNS INT DETERMINISTIC RETURN 1",
+        ],
+    )
+    manifest = back_up(source_config(server), archive_in(tmp_path))
+    assert manifest.definers == ("`gone`@`%`", "`nobody``s`@`here`", "`root`@`localhost`")
+    config = target_config(other)
+    check = line(preflight_target(config, manifest, None), "Definers")
+    assert check.state == "warn" and check.message.startswith("`gone`@`%`, `nobody``s`@`here`: ")
+    script(other, ["CREATE USER gone", "CREATE USER `nobody``s`@here"])
+    assert states(preflight_target(config, manifest, None))["Definers"] == "pass"
+
+
+@FLAVOURS
+def test_what_no_preflight_can_see_is_said(flavour: str, request: Any) -> None:
+    assert "sql_log_bin" in line(preflight_source(source_config(source(request, flavour))), "Log filters").message
+
+
+def test_history_that_an_older_series_cannot_load_is_named(mariadb_source: Server) -> None:
+    script(mariadb_source, ["CREATE DATABASE shop", "CREATE TABLE shop.h (id INT) WITH SYSTEM VERSIONING"])
+    with connect(source_config(mariadb_source)) as connection:
+        older = replace(identify(connection), version=(10, 6, 16))
+        checks = list(schema_checks(connection, older))
+    assert line(checks, "History").message.startswith("shop.h: ")
 
 
 def test_a_target_that_feeds_or_follows_others_is_refused(new_server: Any) -> None:

@@ -152,7 +152,7 @@ def restore(config: ServerConfig, archive: Archive, ref: DataRef, run: Run) -> t
 
 def _made(connection: Connection, statements: Iterable[bytes], run: Run) -> Iterator[str]:
     connection.query("SET SESSION sql_log_bin = 0")
-    kept = _existing(connection)
+    kept = existing(connection)
     made, left = 0, set()
     for statement in statements:
         account = account_of(statement)
@@ -171,7 +171,8 @@ def _made(connection: Connection, statements: Iterable[bytes], run: Run) -> Iter
         run.log(f"The target had these accounts already, they stay as they are: {', '.join(sorted(left))}.")
 
 
-def _existing(connection: Connection) -> set[bytes]:
+def existing(connection: Connection) -> set[bytes]:
+    """Every account and role, quoted as the servers print it."""
     if flavour_of(connection) == "mysql":
         return {_name(*row).encode() for row in rows(connection, "SELECT user, host FROM mysql.user")}
     found = rows(connection, "SELECT user, host, is_role FROM mysql.user")

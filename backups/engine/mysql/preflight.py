@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 import pymysql
 
 from backups.engine.errors import EngineError
 from backups.engine.manifest import Manifest
+from backups.engine.mysql import accounts
 from backups.engine.mysql.applier import zone_for
 from backups.engine.mysql.grants import Role, grant, held, privileges
 from backups.engine.mysql.preflight_schemas import MANY, schema_checks
@@ -144,6 +145,11 @@ def _row_image(identity: Identity) -> Check:
     image, options = identity.settings.get("binlog_row_image"), identity.settings.get("binlog_row_value_options")
     if image != "FULL":
         message = f"binlog_row_image is {image}: rows can only be replayed one by one, on exactly the same base."
+        if identity.flavour == "mariadb":
+            message += (
+                " MariaDB then leaves columns of a row that REPLACE or LOAD DATA REPLACE put in another's place out of"
+                " the log: they are lost in a restore, as on a replica."
+            )
         return Check("Row image", "warn", message, "SET GLOBAL binlog_row_image = 'FULL';")
     if options:
         message = f"binlog_row_value_options is {options}: JSON changes are logged in part."
@@ -173,7 +179,8 @@ def _filters(connection: Connection, identity: Identity) -> Check:
             f"The binary log holds {what}: changes elsewhere could not be recovered.",
             "Remove binlog_do_db and binlog_ignore_db from the server's configuration and restart it.",
         )
-    return Check("Log filters", "pass", "Every schema is logged.")
+    message = "Every schema is logged. Only what a session writes with sql_log_bin = 0 is in no log: a backup holds it,"
+    return Check("Log filters", "pass", f"{message} a moment after that backup does not.")
 
 
 def _replica(connection: Connection, identity: Identity) -> Check:
@@ -245,6 +252,7 @@ def _target(
     yield _topology(config)
     yield _zones(connection)
     yield _system_zone(identity, manifest.system_time_zone if manifest else source.system_time_zone if source else "")
+    yield _definers(connection, manifest.definers if manifest else ())
     yield _during(identity)
 
 
@@ -280,7 +288,9 @@ def _row_events(connection: Connection) -> Check:
     except pymysql.MySQLError as error:
         if error_code(error) in DENIED:
             fix = "Grant REPLICATION_APPLIER (MariaDB: BINLOG REPLAY). A managed server may not offer it at all."
-            return Check("Row events", "fail", "The server does not let this account replay row events.", fix)
+            message = "The server does not let this account replay row events, so nothing that happened after a backup"
+            message += " could be restored into it. Backups of it work, and so does loading one by hand (FORMAT.md)."
+            return Check("Row events", "fail", message, fix)
     return Check("Row events", "pass", "The account may replay row events (BINLOG).")
 
 
@@ -315,6 +325,24 @@ def _system_zone(identity: Identity, source: str) -> Check:
         message += "a logged statement that used it cannot be replayed here. Changes of rows can."
         return Check("System time zone", "warn", message, "Start the target in the source's time zone.")
     return Check("System time zone", "pass", "What the source's system time zone means is known here.")
+
+
+def _definers(connection: Connection, wanted: Sequence[str]) -> Check:
+    """Kept as they are, whether the account exists or not; what runs as one that does not exist fails when used."""
+    try:
+        here = accounts.existing(connection) if wanted else set()
+    except pymysql.MySQLError as error:
+        if error_code(error) not in DENIED:
+            raise
+        message = "The account may not read mysql.user, so nobody can say whether the backup's definers exist here."
+        return Check("Definers", "warn", message, "Grant it SELECT on mysql.*.")
+    missing = [name for name in wanted if name.encode() not in here]
+    if missing:
+        more = f" and {len(missing) - MANY} more" if len(missing) > MANY else ""
+        message = f"{', '.join(missing[:MANY])}{more}: views, routines, triggers or events of the backup run as these"
+        message += " accounts, which this server lacks. They are restored as they are, and fail when they are used."
+        return Check("Definers", "warn", message, "Restore accounts, too, or make these by hand.")
+    return Check("Definers", "pass", "The accounts that the backup's views and programs run as are here.")
 
 
 def _during(identity: Identity) -> Check:

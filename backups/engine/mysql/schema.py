@@ -21,6 +21,8 @@ TEXT_TYPES = ("json", "inet4", "inet6", "uuid")
 COUNTER = re.compile(rb"(\n\) [^\n]*?)AUTO_INCREMENT=(\d+) ?")
 ENGINE = re.compile(rb"(\n\) [^\n]*?ENGINE=\w+)")
 
+DEFINER = re.compile(rb"CREATE [^`]*?DEFINER=(`(?:[^`]|``)*`(?:@`(?:[^`]|``)*`)?)")
+
 LIBRARIES = (  # MySQL's, from 9.2 on
     "SELECT 'LIBRARY', LIBRARY_NAME, 'utf8mb4' FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = %s ORDER BY 2"
 )
@@ -95,6 +97,12 @@ class Program:
     time_zone: str = ""
     database_collation: str = ""
     columns: tuple[str, ...] = ()
+
+    @property
+    def definer(self) -> str:
+        """The account it runs as, quoted as SQL; "" for what has none."""
+        found = DEFINER.match(self.definition)
+        return found[1].decode() if found else ""
 
 
 @dataclass(frozen=True, slots=True)

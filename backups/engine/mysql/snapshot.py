@@ -133,7 +133,9 @@ class _Job:
         written = tuple(self._schema(s, schema, identity, seen, entries) for s, schema in enumerate(schemas))
         made = self._accounts(control, identity)
         manifest = self._manifest(identity, seen, name, schedule, started, written)
-        return _with_size(replace(manifest, accounts=made, inexact=tuple(sorted(self.inexact))))
+        definers = {program.definer for schema in schemas for program in schema.programs if program.definer}
+        manifest = replace(manifest, inexact=tuple(sorted(self.inexact)), definers=tuple(sorted(definers)))
+        return _with_size(replace(manifest, accounts=made))
 
     def _accounts(self, control: Connection, identity: Identity) -> DataRef | None:
         try:
