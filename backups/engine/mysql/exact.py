@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from backups.engine.errors import Refused
+from backups.engine.mysql import tsv
 from backups.engine.mysql.schema import Column, Table
 from backups.engine.mysql.server import Connection, Identity, quote, rows
 
@@ -44,17 +45,17 @@ class Look:
         self.others = [c for c in table.columns if c.charset in OTHERS and c.type not in ("enum", "set")]
         self.decimals = False
 
-    def __call__(self, block: bytes, found: Sequence[Sequence[bytes]]) -> None:
+    def __call__(self, block: bytes, fields: tsv.Column) -> None:
         """Raise Refused for text that is none in its column's character set."""
         if self.texts and not _is_text(block):  # as a whole first: most blocks hold nothing but UTF-8
             for n in self.texts:
-                if not _is_text(b"\0".join([row[n] for row in found])):
-                    self._refuse(n, found)
+                if not _is_text(b"\0".join(fields(n))):
+                    self._refuse(n, fields(n))
         if not self.decimals:
-            self.decimals = any(DECIMAL.search(b"\0".join([row[n] for row in found])) for n in self.jsons)
+            self.decimals = any(DECIMAL.search(b"\0".join(fields(n))) for n in self.jsons)
 
-    def _refuse(self, n: int, found: Sequence[Sequence[bytes]]) -> None:
-        value = next(row[n] for row in found if not _is_text(row[n]))
+    def _refuse(self, n: int, found: Sequence[bytes]) -> None:
+        value = next(field for field in found if not _is_text(field))
         raise self._refused(self.table.columns[n], value)
 
     def _refused(self, column: Column, value: bytes) -> Refused:

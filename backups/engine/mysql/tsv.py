@@ -6,7 +6,8 @@ too, which PyMySQL cannot read.  MySQL Internals: "Text Resultset Row", "LOCAL I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from struct import Struct
 
 import pymysql
 from pymysql.constants import COMMAND, CR
@@ -15,184 +16,174 @@ from pymysql.protocol import LoadLocalPacketWrapper, OKPacketWrapper
 from backups.engine.mysql.server import Connection
 
 LINES = r"FIELDS TERMINATED BY '\t' ESCAPED BY '\\' LINES TERMINATED BY '\n'"
-NULL = b"\\N"  # this very object marks a NULL; a text \N is another object and gets escaped
+NULL = b"\\N"  # not escaped, as a text \N is
 
-RECEIVE = 1 << 20
+BUFFER = 1 << 17  # bytes of rows at hand: few enough to stay in the processor's cache while they are worked on
 SEND = 1 << 18
+HEADER = 4  # bytes of a packet's length and number
 FULL_PACKET = 0xFFFFFF  # a payload of this length goes on in the next packet
 POLL_SECONDS = 2.0
 
-
-Look = Callable[[bytes, Sequence[Sequence[bytes]]], None]
+_length = Struct("<I").unpack_from  # of three bytes; the fourth is the packet's number
+Column = Callable[[int], list[bytes]]  # one column's fields, by its number
+Look = Callable[[bytes, Column], None]
 
 
 def select(
     connection: Connection, sql: str, poll: Callable[[], None], look: Look | None = None
 ) -> Iterator[tuple[bytes, int]]:
-    """Lines of a query's result and how many they are, in blocks of about a megabyte (or one huge row).
+    """Lines of a query's result and how many they are, in blocks of BUFFER bytes (or one huge row).
 
     poll: called at least every few seconds, also while the server is silent; what it raises ends the query.
     look: gets each block and the rows in it.  A connection whose generator was not used up must be closed.
     """
+    from backups.engine.mysql.textrows import Rows  # here, as numpy is only wanted in processes that read rows
+
     connection._execute_command(COMMAND.COM_QUERY, sql)
     packets = _Packets(connection, poll)
-    packets.skip_header()
+    columns = packets.skip_header()
     while True:
-        rows, nulls, done = packets.rows()
-        if rows:
-            block = _lines(rows, nulls)
-            if look:
-                look(block, rows)
-            yield block, len(rows)
-        if done:
+        starts = packets.rows()
+        if packets.over and not starts:
             return
+        rows = Rows(packets.data, starts, packets.at, columns) if starts else _LargeRow(packets.payload())
+        block = rows.lines()
+        if look:
+            look(block, rows.column)
+        yield block, len(rows)
 
 
 class _Packets:
-    """The bytes of one result, received in large pieces and walked in place."""
+    """The bytes of one result, received into one buffer and walked in place.  over: the result has ended."""
 
     def __init__(self, connection: Connection, poll: Callable[[], None]) -> None:
         self.sock = connection._sock
         self.sock.settimeout(POLL_SECONDS)
         connection._current_timeout = POLL_SECONDS  # so that PyMySQL sets its own again
         self.poll = poll
-        self.data = b""
-        self.at = 0
+        self.data = bytearray(BUFFER + 1)  # `Rows` wants a byte behind the last row
+        self.at = self.end = 0
+        self.over = False
 
-    def skip_header(self) -> None:
-        """Past the column count, the columns and their end; raises the server's error."""
-        count = self._payload()
+    def skip_header(self) -> int:
+        """Past the columns and their end; how many they are.  Raises the server's error."""
+        count = self.payload()
         if count[0] == 0xFF:
             pymysql.err.raise_mysql_exception(count)
-        while not _is_end(self._payload()):
+        while not _is_end(self.payload()):
             pass
+        return _number(count, 0)[0] or 0
 
-    def rows(self) -> tuple[list[list[bytes]], int, bool]:
-        """All whole rows at hand (at least one, or the end) as lists of fields, how many are NULL, and if it ended."""
-        found: list[list[bytes]] = []
-        nulls = 0
-        self._need(4)
-        data, at, end = self.data, self.at, len(self.data)
-        while at + 4 <= end:
-            length = data[at] | data[at + 1] << 8 | data[at + 2] << 16
-            start, stop = at + 4, at + 4 + length
-            if stop > end or length == FULL_PACKET:
+    def rows(self) -> list[int]:
+        """Where the packets of the next whole rows begin, which end at `at`.
+
+        None where the next row is larger than the buffer, or the result is over.  Raises the server's error.
+        """
+        self._move()
+        starts: list[int] = []
+        while not self.over:
+            self.at = self._walk(starts, self.at)
+            if starts and self.data[starts[-1] + HEADER] >= 0xFE:  # no row that fits into the buffer begins so
+                end, self.at = self.data[starts[-1] + HEADER : self.at], starts.pop()
+                self._end(end)
+            elif self.end == BUFFER:
                 break
-            first = data[start]
-            if first >= 0xFE and (first == 0xFF or length < 9):
-                self.at = stop
-                if first == 0xFF:
-                    pymysql.err.raise_mysql_exception(data[start:stop])
-                return found, nulls, True
-            # The hot loop: in line, since a call per row would cost as much as the row.
-            fields: list[bytes] = []
-            at = start
-            while at < stop:
-                size = data[at]
-                at += 1
-                if size < 251:
-                    fields.append(data[at : at + size])
-                    at += size
-                elif size == 251:
-                    fields.append(NULL)
-                    nulls += 1
-                else:
-                    width = 2 if size == 252 else 3 if size == 253 else 8
-                    size = int.from_bytes(data[at : at + width], "little")
-                    at += width
-                    fields.append(data[at : at + size])
-                    at += size
-            found.append(fields)
-        self.at = at
-        # Nothing whole at hand: one large row, or one that is cut by the end of what was received.
-        return (found, nulls, False) if found else self._one_row()
+            else:
+                self._receive()
+        return starts
 
-    def _one_row(self) -> tuple[list[list[bytes]], int, bool]:
-        payload = self._payload()
+    def _walk(self, starts: list[int], at: int) -> int:
+        """Add where whole packets begin; return where the first one that is not whole does."""
+        data, add, limit = self.data, starts.append, self.end - HEADER
+        while at < limit:
+            add(at)
+            at += HEADER + (_length(data, at)[0] & FULL_PACKET)
+        return at if at <= self.end else starts.pop()
+
+    def _end(self, payload: bytearray) -> None:
         if payload[0] == 0xFF:
-            pymysql.err.raise_mysql_exception(payload)
-        if _is_end(payload):
-            return [], 0, True
-        row = _fields(payload)
-        return [row], sum(field is NULL for field in row), False
+            pymysql.err.raise_mysql_exception(bytes(payload))
+        self.over = True
 
-    def _payload(self) -> bytes:
+    def payload(self) -> bytes:
         """One payload, of as many packets as it takes."""
         parts = []
         while True:
-            self._need(4)
-            length = int.from_bytes(self.data[self.at : self.at + 3], "little")
-            self._need(4 + length)
-            parts.append(self.data[self.at + 4 : self.at + 4 + length])
-            self.at += 4 + length
+            length = int.from_bytes(self._take(HEADER)[:3], "little")
+            parts.append(self._take(length))
             if length < FULL_PACKET:
                 return b"".join(parts)
 
-    def _need(self, size: int) -> None:
-        """Have at least `size` bytes at hand; linear in their number also where they come in small pieces."""
-        self.poll()
-        missing = size - (len(self.data) - self.at)
-        if missing <= 0:
-            return
-        parts = [self.data[self.at :]]
-        while missing > 0:
-            parts.append(self._receive())
-            missing -= len(parts[-1])
-        self.data, self.at = b"".join(parts), 0
+    def _take(self, size: int) -> bytes:
+        """The next bytes, however many."""
+        parts = []
+        while size:
+            if self.at == self.end:
+                self.at = self.end = 0
+                self._receive()
+            parts.append(bytes(self.data[self.at : min(self.at + size, self.end)]))
+            self.at += len(parts[-1])
+            size -= len(parts[-1])
+        return b"".join(parts)
 
-    def _receive(self) -> bytes:
+    def _move(self) -> None:
+        """What is left to the buffer's front."""
+        rest = self.end - self.at
+        self.data[:rest] = self.data[self.at : self.end]
+        self.at, self.end = 0, rest
+
+    def _receive(self) -> None:
+        """Some more bytes behind those at hand."""
         while True:
+            self.poll()
             try:
-                data = bytes(self.sock.recv(RECEIVE))
+                size = self.sock.recv_into(memoryview(self.data)[self.end : BUFFER])
             except TimeoutError:
-                self.poll()
                 continue
             except OSError as error:
                 raise pymysql.err.OperationalError(CR.CR_SERVER_LOST, str(error)) from error
-            if not data:
+            if not size:
                 raise pymysql.err.OperationalError(CR.CR_SERVER_LOST, "the server closed the connection")
-            return data
+            self.end += size
+            return
 
 
 def _is_end(payload: bytes) -> bool:
     return payload[:1] == b"\xfe" and len(payload) < 9
 
 
-def _fields(payload: bytes) -> list[bytes]:
-    """One row's fields, for rows too large for the hot loop."""
-    fields, at = [], 0
-    while at < len(payload):
-        size, at = payload[at], at + 1
-        if size == 251:
-            fields.append(NULL)
-            continue
-        width = {252: 2, 253: 3, 254: 8}.get(size, 0)
-        if width:
-            size = int.from_bytes(payload[at : at + width], "little")
-        at += width
-        fields.append(payload[at : at + size])
-        at += size
-    return fields
+def _number(payload: bytes, at: int) -> tuple[int | None, int]:
+    """A length-encoded integer, None for NULL, and where what follows it begins."""
+    first = payload[at]
+    width = {252: 2, 253: 3, 254: 8}.get(first, 0)
+    at += 1
+    if width:
+        return int.from_bytes(payload[at : at + width], "little"), at + width
+    return (None if first == 251 else first), at
 
 
-def _lines(rows: Sequence[Sequence[bytes]], nulls: int) -> bytes:
-    """Rows as lines.  Joined first and looked at as a whole: most blocks hold nothing to escape."""
-    block = b"\n".join(map(b"\t".join, rows)) + b"\n"
-    tabs = (len(rows[0]) - 1) * len(rows)
-    if block.count(b"\\") == nulls and block.count(b"\t") == tabs and block.count(b"\n") == len(rows):
-        return block
-    return b"\n".join(map(b"\t".join, zip(*map(_escaped, zip(*rows, strict=True)), strict=True))) + b"\n"
+class _LargeRow:
+    """As `Rows`: one row that fits into no buffer."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.fields: list[bytes | None] = []
+        at = 0
+        while at < len(payload):
+            size, at = _number(payload, at)
+            self.fields.append(None if size is None else payload[at : at + size])
+            at += size or 0
+
+    def __len__(self) -> int:
+        return 1
+
+    def column(self, number: int) -> list[bytes]:
+        return [self.fields[number] or b""]
+
+    def lines(self) -> bytes:
+        return b"\t".join([NULL if field is None else escaped(field) for field in self.fields]) + b"\n"
 
 
-def _escaped(column: tuple[bytes, ...]) -> Sequence[bytes]:
-    """One column's fields, escaped where the column needs it at all."""
-    joined = b"".join(column)
-    if b"\\" not in joined and b"\t" not in joined and b"\n" not in joined:
-        return column
-    return [field if field is NULL else escape(field) for field in column]
-
-
-def escape(field: bytes) -> bytes:
+def escaped(field: bytes) -> bytes:
     return field.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n")
 
 
