@@ -172,9 +172,20 @@ class Archive:
             raise Corrupt(f"{key} is the index of another slice ({entry.key}).")
         return entry
 
+    def find_slice(self, key: str) -> SliceIndex | None:
+        """The slice with this index key, None where there is none."""
+        return self.read_slice(key) if self._exists(key) else None
+
     def slices(self, timeline: str, level: int = 0, after: int = -1) -> Iterator[SliceIndex]:
-        """Committed slices with a sequence above `after`, in order; several are fetched at once."""
-        return _ahead(self.read_slice, self.slice_keys(timeline, level, after))
+        """Committed slices of a level with a sequence above `after`, in order; several are fetched at once."""
+        return self.read_slices(self.slice_keys(timeline, level, after))
+
+    def read_slices(self, keys: Iterable[str]) -> Iterator[SliceIndex]:
+        return _ahead(self.read_slice, keys)
+
+    def levels(self, timeline: str) -> list[int]:
+        """The levels on which there are slices of a timeline."""
+        return [level for level in range(layout.LEVELS) if any(self.slice_keys(timeline, level))]
 
     def slice_keys(self, timeline: str, level: int = 0, after: int = -1) -> Iterator[str]:
         prefix = layout.index_prefix(self.database, timeline, level)
@@ -246,10 +257,13 @@ class Archive:
             return self.store.tidy(prefix, before)
 
     def _slice_data(self, timeline: str, level: int, sequences: set[int]) -> list[str]:
-        keys = self._keys(layout.slice_data_prefix(self.database, timeline, level))
-        numbered = ((key, parts.sequence) for key in keys if (parts := layout.parse(key)))
-        wanted = takewhile(lambda pair: pair[1] <= max(sequences), numbered)
-        return [key for key, sequence in wanted if sequence in sequences]
+        """Every data object of these slices, of tries that came to nothing too."""
+        prefix = layout.slice_data_prefix(self.database, timeline, level)
+        with told(prefix):
+            keys = (info.key for info in _listing(self.store, prefix, f"{prefix}{min(sequences):012}"))
+            numbered = ((key, parts.sequence) for key in keys if (parts := layout.parse(key)))
+            wanted = takewhile(lambda pair: pair[1] <= max(sequences), numbered)
+            return [key for key, sequence in wanted if sequence in sequences]
 
     def objects(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Everything of this database below a prefix, by default all of it."""

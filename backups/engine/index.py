@@ -28,6 +28,7 @@ def to_body(index: SliceIndex, database: str) -> dict[str, Any]:
         "timeline": index.timeline,
         "level": index.level,
         "sequence": index.sequence,
+        "holds": index.holds,
         "key": index.key,
         "previous": index.previous,
         "start": dict(index.start),
@@ -56,6 +57,7 @@ def from_body(body: dict[str, Any]) -> SliceIndex:
             exact_times=body["exact_times"],
             written_us=body["written_us"],
             transactions=_transactions(body["transactions"]),
+            holds=body.get("holds", 1),
         )
     except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
         raise Corrupt(f"A slice's index does not hold what an index holds ({error!r}).") from error

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 ROOT = "v1/"
 LAST_SEQUENCE = 10**12 - 1
+LEVELS = 10  # of slices: one digit in their keys
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _NAME = "[a-z0-9]+(?:-[a-z0-9]+)*"
@@ -100,7 +101,7 @@ def slice_data(database: str, timeline: str, level: int, sequence: int) -> str:
 
 
 def _level_prefix(database: str, timeline: str, level: int) -> str:
-    if not 0 <= level <= 9:
+    if not 0 <= level < LEVELS:
         raise ValueError(f"{level} is not a level")
     return f"{timeline_prefix(database, timeline)}slices/{level}/"
 

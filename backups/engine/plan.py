@@ -2,13 +2,14 @@
 
 Positions are opaque: `at_or_before` orders them, equality of one slice's end and the next one's start proves a
 chain.  Slices are put in order by sequence; a merged slice carries the sequence of the first one it holds, so
-slices of all levels form one order in which starts never decrease.
+slices of all levels form one order in which starts never decrease.  Of two slices that overlap one holds the other:
+taking the largest each time finds a way wherever there is one.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -26,6 +27,8 @@ class Range:
     """Moments that can be restored to: from the read view of `first` to the place `last`.
 
     first_us, last_us: microseconds, UTC; last_us is the largest recorded commit time near the end.
+    end, near: where its run of slices ends (None where none holds its backup's place), and the commit times that
+    last_us is found from, newest first: what `grown` needs.
     """
 
     timeline: str
@@ -33,6 +36,8 @@ class Range:
     last_us: int
     first: BackupPoint
     last: Position
+    end: Position | None = None
+    near: tuple[int, ...] = ()
 
 
 def plan(
@@ -83,33 +88,71 @@ def run_from(slices: Iterable[SlicePoint], position: Position, at_or_before: AtO
 
 def in_order(slices: Iterable[SlicePoint]) -> list[SlicePoint]:
     """By sequence; of several that begin at one place the longest first."""
-    return sorted(slices, key=lambda point: point.sequence * 10 - point.level)
+    return sorted(slices, key=order)
+
+
+def order(point: SlicePoint) -> int:
+    """What `in_order` sorts by."""
+    return point.sequence * 10 - point.level
+
+
+def cover(slices: Iterable[SlicePoint]) -> Iterator[SlicePoint]:
+    """Of slices in order those that no larger one holds."""
+    last = -1
+    for point in slices:
+        if point.last > last:
+            yield point
+            last = point.last
+
+
+def grown(known: Iterable[Range], point: SlicePoint, at_or_before: AtOrBefore) -> list[Range]:
+    """What `ranges` says of one timeline, from what it said before a slice that comes after all others."""
+    found: list[Range] = []
+    for one in known:
+        if not found or not _within(one.first.position, found[-1], at_or_before):
+            found.append(_with(one, point, at_or_before))
+    return found
 
 
 def _ranges_of(backups: list[BackupPoint], ordered: list[SlicePoint], at_or_before: AtOrBefore) -> list[Range]:
     found: list[Range] = []
-    for backup in sorted(backups, key=lambda backup: backup.view_us):
-        if found and _within(backup.position, found[-1], at_or_before):
-            continue
-        run = _run(ordered, backup.position, at_or_before)
-        ends_after = bool(run) and not at_or_before(run[-1].end, backup.position)
-        last = run[-1].end if ends_after else backup.position
-        last_us = max(backup.view_us, _last_us(run)) if ends_after else backup.view_us
-        found.append(Range(backup.timeline, backup.view_us, last_us, backup, last))
+    for backup in sorted(backups, key=lambda backup: (backup.view_us, backup.id)):
+        if not found or not _within(backup.position, found[-1], at_or_before):
+            run = _run(ordered, backup.position, at_or_before)
+            found.append(_range(backup, run[-1].end if run else None, _near(run), at_or_before))
     return found
+
+
+def _range(backup: BackupPoint, end: Position | None, near: tuple[int, ...], at_or_before: AtOrBefore) -> Range:
+    if end is None or at_or_before(end, backup.position):
+        return Range(backup.timeline, backup.view_us, backup.view_us, backup, backup.position, end, near)
+    return Range(backup.timeline, backup.view_us, max(backup.view_us, *near, 0), backup, end, end, near)
+
+
+def _with(known: Range, point: SlicePoint, at_or_before: AtOrBefore) -> Range:
+    """One range and the slice behind it: its run goes on there, or begins there where the slice holds its backup."""
+    begins = _holds(point, known.first.position, at_or_before)
+    if not begins and (known.end is None or point.start != known.end):
+        return known
+    near = () if begins else known.near
+    return _range(known.first, point.end, (*_near([point]), *near)[:NEAR], at_or_before)
+
+
+def _holds(point: SlicePoint, position: Position, at_or_before: AtOrBefore) -> bool:
+    return at_or_before(point.start, position) and at_or_before(position, point.end)
 
 
 def _within(position: Position, known: Range, at_or_before: AtOrBefore) -> bool:
     return at_or_before(known.first.position, position) and at_or_before(position, known.last)
 
 
-def _last_us(run: Sequence[SlicePoint]) -> int:
-    """The largest commit time near the end; a clock that may be set at will is not believed past the writing."""
-    near = islice((point for point in reversed(run) if point.count), NEAR)
-    return max((_believed_us(point) for point in near), default=0)
+def _near(run: Sequence[SlicePoint]) -> tuple[int, ...]:
+    """Commit times near the end, of which the largest counts: the last slices that hold transactions."""
+    return tuple(_believed_us(point) for point in islice((point for point in reversed(run) if point.count), NEAR))
 
 
 def _believed_us(point: SlicePoint) -> int:
+    """A clock that may be set at will is not believed past the writing."""
     return point.last_us if point.exact_times or not point.written_us else min(point.last_us, point.written_us)
 
 
@@ -134,33 +177,31 @@ def _run(ordered: list[SlicePoint], position: Position, at_or_before: AtOrBefore
     if first is None:
         return []
     run = [ordered[first]]
-    end = run[0].end
+    end, last = run[0].end, run[0].last
     for place in range(first + 1, len(ordered)):
         point = ordered[place]
-        if point.start == end:
+        if point.sequence > last and point.start == end:
             run.append(point)
-            end = point.end
+            end, last = point.end, point.last
     return run
 
 
 def _holder(ordered: list[SlicePoint], position: Position, at_or_before: AtOrBefore) -> int | None:
-    """The place of the slice that holds a position: of each level only the last that starts in time can."""
+    """The place of the slice that holds a position: of each level only the last that starts in time can.
+
+    Of several the largest: of the small ones that it holds any may be gone, and no larger one begins behind it.
+    """
     place = bisect_left(ordered, True, key=lambda point: not at_or_before(point.start, position))
     levels = {point.level for point in ordered}
+    found = None
     while levels and place:
         place -= 1
-        if ordered[place].level in levels:
-            levels.remove(ordered[place].level)
-            if at_or_before(position, ordered[place].end):
-                return _longest(ordered, place)
-    return None
-
-
-def _longest(ordered: list[SlicePoint], place: int) -> int:
-    """Of the slices of several levels that begin where this one does, the longest: it is the first in order."""
-    while place and ordered[place - 1].sequence == ordered[place].sequence:
-        place -= 1
-    return place
+        point = ordered[place]
+        if point.level in levels:
+            levels.remove(point.level)
+            if point.last >= ordered[found].last if found is not None else at_or_before(position, point.end):
+                found = place
+    return found
 
 
 def _no_backup(

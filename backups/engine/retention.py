@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backups.engine import layout
-from backups.engine.plan import AtOrBefore, in_order
+from backups.engine.levels import makes_up
+from backups.engine.plan import AtOrBefore, cover, in_order
 from backups.engine.types import BackupPoint, SlicePoint
 from storages.stores.base import ObjectInfo
 
@@ -87,6 +88,38 @@ def spare(
                 break
             found.append(point)
     return found
+
+
+def superseded(slices: Iterable[SlicePoint], proven: Collection[str]) -> list[SlicePoint]:
+    """Slices of one timeline that larger ones hold which were just proven whole (their keys); oldest first.
+
+    The newest slice of level 0 stays: shipping resumes from it.
+    """
+    ordered = in_order(slices)
+    newest = max((point.sequence for point in ordered if point.level == 0), default=-1)
+    found: list[SlicePoint] = []
+    last = -1
+    for point in ordered:
+        if point.last <= last and (point.level, point.sequence) != (0, newest):
+            found.append(point)
+        elif point.key in proven:
+            last = max(last, point.last)
+    return found
+
+
+def spoilt_copies(slices: Iterable[SlicePoint], damaged: Collection[str]) -> list[SlicePoint]:
+    """Damaged slices (their keys) of one timeline of which smaller ones still hold everything."""
+    ordered = in_order(slices)
+    sound = [point for point in ordered if point.key not in damaged]
+    return [
+        point
+        for point in ordered
+        if point.key in damaged and makes_up(cover(one for one in sound if _lies_in(one, point)), point)
+    ]
+
+
+def _lies_in(point: SlicePoint, larger: SlicePoint) -> bool:
+    return larger.sequence <= point.sequence and point.last <= larger.last and point.level < larger.level
 
 
 def _lowest(floors: Collection[BackupPoint], at_or_before: AtOrBefore) -> list[BackupPoint]:

@@ -65,6 +65,7 @@ def point(index: SliceIndex, storage: str = "") -> SlicePoint:
         exact_times=index.exact_times,
         storage=storage,
         written_us=index.written_us,
+        holds=index.holds,
     )
 
 

@@ -73,8 +73,9 @@ class Chunk:
 class SliceIndex:
     """The commit marker of one slice, as read from the bucket.
 
-    previous: the index key of the slice before it in the timeline, "" for the first.
+    previous: the index key of the level-0 slice before it in the timeline, "" for the first.
     raw_size: bytes of the decompressed slice file.
+    holds: how many slices of level 0 it holds, the first of which has its sequence number.
     """
 
     key: str
@@ -89,6 +90,12 @@ class SliceIndex:
     exact_times: bool
     written_us: int
     transactions: tuple[Transaction, ...]
+    holds: int = 1
+
+    @property
+    def last(self) -> int:
+        """Sequence number of the last slice of level 0 that it holds."""
+        return self.sequence + self.holds - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,7 @@ class SlicePoint:
     """A slice as plan and retention see it: everything but its transactions.
 
     first_us, last_us: smallest and largest recorded commit time in it (0 and 0 where it holds none).
-    written_us: when it was committed, by the worker's clock, 0 where that is not known.
+    written_us: when it, or the last that it holds, was committed, by the worker's clock, 0 where that is not known.
     """
 
     key: str
@@ -137,6 +144,12 @@ class SlicePoint:
     exact_times: bool = True
     storage: str = ""
     written_us: int = 0
+    holds: int = 1
+
+    @property
+    def last(self) -> int:
+        """Sequence number of the last slice of level 0 that it holds."""
+        return self.sequence + self.holds - 1
 
 
 @dataclass(frozen=True, slots=True)

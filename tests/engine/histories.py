@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,6 +58,23 @@ def history(slices: Iterable[Sequence[int]], **how: Any) -> list[SliceIndex]:
         made.append(index(sequence, times, start, **how))
         start += len(times)
     return made
+
+
+def merged(level: int, parts: Sequence[SliceIndex]) -> SliceIndex:
+    """One slice in place of several that follow one another."""
+    first, last = parts[0], parts[-1]
+    every = list(chain.from_iterable(one.transactions for one in parts))
+    return replace(
+        first,
+        key=layout.index(DATABASE, first.timeline, level, first.sequence),
+        level=level,
+        end=last.end,
+        data=replace(first.data, key=layout.slice_data(DATABASE, first.timeline, level, first.sequence)),
+        raw_size=sum(one.raw_size for one in parts),
+        written_us=last.written_us,
+        transactions=tuple(replace(one, offset=place * 10) for place, one in enumerate(every)),
+        holds=last.last - first.sequence + 1,
+    )
 
 
 def points(indexes: Iterable[SliceIndex]) -> list[SlicePoint]:

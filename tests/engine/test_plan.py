@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from backups.engine.errors import NotCovered
 from backups.engine.plan import plan, ranges, run_from
-from tests.engine.histories import OTHER_TIMELINE, SECOND, at, backup, engine, history, index, points
+from tests.engine import histories
+from tests.engine.histories import OTHER_TIMELINE, SECOND, at, backup, engine, history, points
 
 at_or_before = engine.at_or_before
 
@@ -100,8 +101,8 @@ def test_two_timelines_are_never_planned_together():
 
 def merged(level, first, last):
     """One slice of a higher level in place of some of SLICES; it carries the first one's sequence."""
-    entry = index(first, [n * SECOND for n in range(first * 5 + 1, last * 5 + 6)], first * 5, level=level)
-    return points([entry])[0]
+    parts = history([[n * SECOND for n in range(k * 5 + 1, k * 5 + 6)] for k in range(4)])[first : last + 1]
+    return points([histories.merged(level, parts)])[0]
 
 
 def used(plan):
@@ -117,6 +118,19 @@ def test_larger_slices_are_preferred_and_levels_mix():
 def test_a_backup_inside_a_merged_slice_whose_small_ones_are_half_gone():
     every = [SLICES[0], merged(1, 0, 1), *SLICES[2:]]
     assert used(plan([backup("b", 7)], every, at(12), at_or_before)) == [(1, 0), (0, 2)]
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_any_of_the_small_ones_may_be_gone_once_the_large_one_is_there(gone):
+    """A storage deletes many objects in one request, in an order of its own."""
+    every = [merged(1, 0, 2), *(point for point in SLICES if point.sequence != gone)]
+    for target in range(21):
+        assert plan([backup("b", 0)], every, at(target), at_or_before)
+    assert used(plan([backup("b", 6)], every, at(20), at_or_before)) == [(1, 0), (0, 3)]
+
+
+def test_a_backup_on_a_merged_slices_border_starts_with_the_next_slice():
+    assert used(plan([backup("b", 10)], [*SLICES, merged(1, 0, 1)], at(12), at_or_before)) == [(0, 2)]
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=12), st.data())
