@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import threading
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +12,16 @@ from everest.demo.compare import COUNTER, Ask, compare, quoted, user_schemas
 from everest.demo.servers import Server
 
 MARK = b"\x01 "  # begins the line before a table's rows; the client writes no such byte in front of a row
-PIECE = 1 << 20
 # Every column as text that tells any two values apart.
 HEXED = ("bit", "vector", "geometry", "binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob")
 
 
 class Wrong(Exception):
     """A restored server does not hold what its source holds."""
+
+
+class Unreadable(Exception):
+    """A server could not be looked at."""
 
 
 def prove(what: str, wanted: dict[str, Any], server: Server) -> None:
@@ -85,30 +88,21 @@ def _streams(server: Server, queries: list[str]) -> Iterator[tuple[str, tuple[in
     """By the server's own client, which escapes line ends inside of values: a line is a row."""
     argv = [*server.installation.command("mysql"), "--no-defaults", f"--socket={server.socket}", "--user=root",
             "--batch", "--quick", "--skip-column-names", "--default-character-set=utf8mb4"]  # fmt: skip
-    client = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert client.stdin and client.stdout
-    feeder = _fed(client.stdin, "SET time_zone = '+00:00', sql_mode = '';\n" + "".join(queries))
     name, rows, checksum = "", 0, hashlib.sha256()
-    for line in client.stdout:
-        if line.startswith(MARK):
-            if name:
-                yield name, (rows, checksum.hexdigest())
-            name, rows, checksum = line[len(MARK) : -1].decode(), 0, hashlib.sha256()
-        else:
-            rows += 1
-            checksum.update(line)
-    feeder.join()
-    if client.wait():
-        raise Wrong(f"The rows of the server in {server.folder} could not be read.")
+    with tempfile.TemporaryFile() as asked:
+        asked.write("".join(["SET time_zone = '+00:00', sql_mode = '';\n", *queries]).encode())
+        asked.seek(0)
+        with subprocess.Popen(argv, stdin=asked, stdout=subprocess.PIPE) as client:
+            assert client.stdout
+            for line in client.stdout:
+                if line.startswith(MARK):
+                    if name:
+                        yield name, (rows, checksum.hexdigest())
+                    name, rows, checksum = line[len(MARK) : -1].decode(), 0, hashlib.sha256()
+                else:
+                    rows += 1
+                    checksum.update(line)
+    if client.returncode:
+        raise Unreadable(f"The rows of the server in {server.folder} could not be read.")
     if name:
         yield name, (rows, checksum.hexdigest())
-
-
-def _fed(stdin: Any, text: str) -> Any:
-    def feed() -> None:
-        with stdin:
-            stdin.write(text.encode())
-
-    thread = threading.Thread(target=feed)
-    thread.start()
-    return thread
