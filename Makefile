@@ -1,6 +1,6 @@
 # Every target does all its set-up, can be repeated, and says in one line each what it is doing.
 #   make demo [STORAGE=s3] [ONCE=1] [PORT=8000]    make test [ONLY=tests/engine]    make lint    make lock
-#   make torture [MINUTES=20] [SEED=7] [FLAVOUR=mysql]    make bench [SIZE=full] [ROUNDS=3] [ONLY=capture,replay-oltp]
+#   make torture fuzz [MINUTES=20] [SEED=7] [FLAVOUR=mysql]    make bench [SIZE=full] [ROUNDS=3] [ONLY=capture,replay-oltp]
 SHELL := /bin/bash
 PYTHON := $(shell for each in python3 python3.11 python3.12 python3.13; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
@@ -44,6 +44,9 @@ bench: $(VENV)/ready
 	$(call need,command -v zstd,zstd)
 	echo "Measuring Everest beside its peers on real servers"
 	exec $(RUN) -m tests.bench --size=$(or $(SIZE),small) $(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(ONLY),--only=$(ONLY))
+
+fuzz: $(VENV)/ready
+	@exec $(RUN) -m tests.fuzz --minutes=$(or $(MINUTES),10) $(if $(SEED),--seed=$(SEED))
 
 lint: $(VENV)/ready
 	@set -e

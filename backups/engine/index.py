@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from typing import Any
 
 from backups.engine.errors import Corrupt
 from backups.engine.manifest import data_ref
+from backups.engine.typed import typed, whole
 from backups.engine.types import Change, SliceIndex, Transaction
 
 KIND = "slice"
@@ -44,7 +45,7 @@ def to_body(index: SliceIndex, database: str) -> dict[str, Any]:
 def from_body(body: dict[str, Any]) -> SliceIndex:
     """Raise Corrupt where the body is not an index's."""
     try:
-        return SliceIndex(
+        entry = SliceIndex(
             key=body["key"],
             timeline=body["timeline"],
             level=body["level"],
@@ -59,7 +60,8 @@ def from_body(body: dict[str, Any]) -> SliceIndex:
             transactions=_transactions(body["transactions"]),
             holds=body.get("holds", 1),
         )
-    except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
+        return typed(entry)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
         raise Corrupt(f"A slice's index does not hold what an index holds ({error!r}).") from error
 
 
@@ -86,8 +88,9 @@ def _columns(transactions: Sequence[Transaction]) -> dict[str, Any]:
 
 def _transactions(columns: dict[str, Any]) -> tuple[Transaction, ...]:
     counts = columns["changes"]
+    whole(chain(counts, columns["time"], columns["skip"], columns["length"]))
     changes = iter(_changes(columns["tables"], columns["change"]))
-    ddl, xa = dict(columns["ddl"]), dict(columns["xa"])
+    ddl, xa = _texts(columns["ddl"]), _texts(columns["xa"])
     fields = zip(
         accumulate(columns["time"]),
         _identity_texts(columns["identity"]),
@@ -99,6 +102,14 @@ def _transactions(columns: dict[str, Any]) -> tuple[Transaction, ...]:
         strict=True,
     )
     return tuple(Transaction(*values) for values in fields)
+
+
+def _texts(column: list[list[Any]]) -> dict[int, str]:
+    found = dict(column)
+    whole(found)
+    if not all(isinstance(text, str) for text in found.values()):
+        raise TypeError("a text that is none")
+    return found
 
 
 def _differences(values: list[int]) -> list[int]:
@@ -118,7 +129,8 @@ def _changes(tables: list[list[str]], columns: list[list[int]]) -> list[Change]:
     for row in zip(*columns, strict=True):
         change = made.get(row)
         if change is None:
-            change = made[row] = Change(*tables[row[0]], *row[1:])
+            whole(row)
+            change = made[row] = typed(Change(*tables[row[0]], *row[1:]))
         changes.append(change)
     return changes
 
@@ -141,10 +153,11 @@ def _identities(texts: list[str]) -> list[list[Any]]:
 
 def _identity_texts(column: list[list[Any]]) -> Iterator[str]:
     prefixes, places, numbers = column
+    whole(numbers, type(None))
     last = [0] * len(prefixes)
     for place, number in zip(places, numbers, strict=True):
         if number is None:
-            yield prefixes[place]
+            yield str(prefixes[place])
         else:
             last[place] += number
             yield f"{prefixes[place]}{last[place]}"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from backups.engine.errors import Corrupt
+from backups.engine.typed import typed
 from backups.engine.types import BackupPoint, DataRef, Position
 
 KIND = "manifest"
@@ -96,20 +97,20 @@ def from_body(body: dict[str, Any]) -> Manifest:
         accounts = data_ref(body["accounts"]) if body.get("accounts") else None
         lists = {name: tuple(body.get(name, ())) for name in ("inexact", "definers")}
         more = {"accounts": accounts, **lists}
-        return Manifest(**{**body, **more, "schemas": tuple(_schema(entry) for entry in body["schemas"])})
-    except (KeyError, TypeError, ValueError) as error:
+        return typed(Manifest(**{**body, **more, "schemas": tuple(_schema(entry) for entry in body["schemas"])}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"A manifest does not hold what a manifest holds ({error}).") from error
 
 
 def _schema(entry: dict[str, Any]) -> SchemaEntry:
     tables = tuple(_table(table) for table in entry["tables"])
     finish = data_ref(entry["finish"]) if entry["finish"] else None
-    return SchemaEntry(entry["name"], data_ref(entry["create"]), finish, tables)
+    return typed(SchemaEntry(entry["name"], data_ref(entry["create"]), finish, tables))
 
 
 def _table(entry: dict[str, Any]) -> TableEntry:
-    return TableEntry(**{**entry, "objects": tuple(data_ref(ref) for ref in entry["objects"])})
+    return typed(TableEntry(**{**entry, "objects": tuple(data_ref(ref) for ref in entry["objects"])}))
 
 
 def data_ref(entry: dict[str, Any]) -> DataRef:
-    return DataRef(entry["key"], entry["size"], entry["sha256"], tuple(entry["blocks"]))
+    return typed(DataRef(entry["key"], entry["size"], entry["sha256"], tuple(entry["blocks"])))

@@ -18,7 +18,9 @@ from backups.engine.types import Position, SliceIndex, Transaction
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TAG = re.compile(r"[a-z_][a-z0-9_]{0,31}")
-_DOMAIN = re.compile(r"(\d+)-(\d+)-(\d+)")
+_DOMAIN = re.compile(r"(\d{1,20})-(\d{1,20})-(\d{1,20})")
+_NUMBER = re.compile(r"[0-9]{1,19}")
+_LAST = 2**63 - 1
 Source = tuple[str, str]  # uuid, tag
 Interval = tuple[int, int]  # first, last: both included
 
@@ -48,12 +50,12 @@ class GtidSet:
                 tag = piece
                 continue
             first, dash, last = piece.partition("-")
-            if not first.isdecimal() or (dash and not last.isdecimal()):
+            if not _NUMBER.fullmatch(first) or (dash and not _NUMBER.fullmatch(last)):
                 raise Corrupt(f"No GTID set: {part[:80]!r}.")
             self._add_interval((uuid, tag), int(first), int(last or first))
 
     def _add_interval(self, source: Source, first: int, last: int) -> None:
-        if not 1 <= first <= last:
+        if not 1 <= first <= last <= _LAST:
             raise Corrupt(f"No GTID interval: {first}-{last}.")
         runs = self.intervals.setdefault(source, [])
         if not runs or first > runs[-1][1] + 1:
