@@ -1,6 +1,7 @@
 # Every target does all its set-up, can be repeated, and says in one line each what it is doing.
 #   make demo [STORAGE=s3] [ONCE=1] [PORT=8000]    make test [ONLY=tests/engine]    make lint    make lock
-#   make torture fuzz [MINUTES=20] [SEED=7] [FLAVOUR=mysql]    make bench [SIZE=full] [ROUNDS=3] [ONLY=capture,replay-oltp]
+#   make torture [MINUTES=20] [SEED=7] [FLAVOUR=mysql]    make fuzz [MINUTES=10] [SEED=7]
+#   make bench [SIZE=full] [ROUNDS=3] [ONLY=capture,replay-oltp]
 SHELL := /bin/bash
 PYTHON := $(shell for each in python3 python3.11 python3.12 python3.13; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
@@ -21,7 +22,7 @@ if ! $(1) >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: demo test torture bench lint lock
+.PHONY: demo test torture fuzz bench lint lock
 .ONESHELL:
 
 demo: $(VENV)/ready
