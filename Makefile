@@ -22,7 +22,7 @@ if ! $(1) >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: demo test torture fuzz bench lint lock
+.PHONY: demo test torture soak fuzz bench lint lock
 .ONESHELL:
 
 demo: $(VENV)/ready
@@ -48,6 +48,11 @@ bench: $(VENV)/ready
 
 fuzz: $(VENV)/ready
 	@exec $(RUN) -m tests.fuzz --minutes=$(or $(MINUTES),10) $(if $(SEED),--seed=$(SEED))
+
+soak: $(VENV)/ready
+	@set -e
+	$(call need,ls /usr/lib/*/faketime/libfaketimeMT.so.1,faketime)
+	exec $(RUN) -m tests.soak --minutes=$(or $(MINUTES),20) $(if $(SEED),--seed=$(SEED))
 
 lint: $(VENV)/ready
 	@set -e
