@@ -130,6 +130,7 @@ def _rebuild_database(storage: BackupStorage, uuid: str, report: Report, run: Ru
     for timeline in database.timelines.filter(pk__in=archive.timelines()):
         report.timelines += 1
         report.slices += _slices(timeline, storage, archive, run)
+        timeline.respan()
 
 
 def _database(storage: BackupStorage, uuid: str, described: dict[str, Any]) -> Database:
@@ -248,9 +249,10 @@ def _backups(database: Database, storage: BackupStorage, manifests: list[Manifes
         if backup.state not in (Backup.DELETING, Backup.SUCCEEDED):
             backup.take_over(one, layout.manifest(str(database.pk), one.timeline, one.backup))
     found = [one.backup for one in manifests]
-    database.backups.filter(storage=storage, state=Backup.SUCCEEDED).exclude(pk__in=found).update(
-        state=Backup.FAILED, error="Its manifest is no longer in the storage."
-    )
+    lost = database.backups.filter(storage=storage, state=Backup.SUCCEEDED).exclude(pk__in=found)
+    with transaction.atomic():
+        lost.update(state=Backup.FAILED, error="Its manifest is no longer in the storage.")
+        Timeline.unspan(database=database)
 
 
 def _free_backup_name(database: Database, name: str) -> str:
@@ -265,8 +267,10 @@ def _slices(timeline: Timeline, storage: BackupStorage, archive: Archive, run: R
     """Rows as the listing says: missing ones are read from their indexes, surplus ones go."""
     listed = set(archive.slice_keys(str(timeline.pk)))
     known = set(timeline.slices.filter(storage=storage, level=0).values_list("key", flat=True))
-    for key in known - listed:
-        Slice.objects.filter(timeline=timeline, storage=storage, key=key).delete()
+    with transaction.atomic():
+        for key in known - listed:
+            Slice.objects.filter(timeline=timeline, storage=storage, key=key).delete()
+        Timeline.unspan(pk=timeline.pk)  # until all is read
     for done, key in enumerate(sorted(listed - known)):
         if run.should_stop():
             raise Stopped("Stopped; running it again goes on.")

@@ -67,6 +67,7 @@ def _committed(row: Backup) -> bool:
 
 
 def _afterwards(row: Backup) -> None:
+    row.timeline.respan()
     row.timeline.refresh_from_db()  # shipping may have found its end meanwhile
     if row.timeline.ended_at and row.timeline.end_reason in (Timeline.GAP, Timeline.FORK) and _none_waits(row.database):
         # A hole was found while it ran, so it lies before the hole: recovery begins again with one behind it.
@@ -162,6 +163,7 @@ def _restore(row: Restore, run: JobRun) -> dict[str, Any]:
         remember=lambda values: remember(row, values),
         run=run,
         accounts=row.accounts,
+        compact=not row.verbatim,
     )
     return asdict(result)
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -14,7 +15,7 @@ from backups.engine import layout, retention
 from backups.engine.archive import Archive
 from backups.engine.errors import Refused, Stopped
 from backups.engine.types import BackupPoint
-from backups.models import Backup, Database, Job, Restore, Slice
+from backups.models import Backup, Database, Job, Restore, Slice, Timeline
 from backups.queue import JobRun, NotYet
 from everest.models import Event
 
@@ -50,10 +51,14 @@ def sweep(job: Job, run: JobRun) -> dict[str, Any]:
     )
     if unwanted - {point.id for point in decision.backups} & {point.id for point in backups}:
         raise NotYet("Something still works on its timeline; the deletion waits for that.")
-    Backup.objects.filter(pk__in=[point.id for point in decision.backups]).update(state=Backup.DELETING)
+    with transaction.atomic():
+        Backup.objects.filter(pk__in=[point.id for point in decision.backups]).update(state=Backup.DELETING)
+        Timeline.unspan(pk__in={point.timeline for point in decision.backups})
     database.backups.filter(state=Backup.DELETING).update(error="")
     refusals = [why for storage, archive in archives.items() if (why := _swept(storage, archive, decision, busy, run))]
     count = _drop_rows(job)
+    for timeline in database.timelines.filter(spanned=False):
+        timeline.respan()
     catalog.write_description(database)
     if refusals:
         raise Refused(
@@ -113,7 +118,9 @@ def _give_up(storage: str, archive: Archive, decision: retention.GiveUp, run: Jo
     slices = [point for point in decision.slices if point.storage == storage]
     run.log(f"{storage}: {len(backups)} backups and {len(slices)} slices are given up.")
     archive.give_up(backups, slices)
-    Slice.objects.filter(key__in=[point.key for point in slices], storage__name=storage).delete()
+    with transaction.atomic():
+        Slice.objects.filter(key__in=[point.key for point in slices], storage__name=storage).delete()
+        Timeline.unspan(pk__in={point.timeline for point in slices})
 
 
 def _orphans(archive: Archive, busy: Collection[str], run: JobRun) -> None:

@@ -13,7 +13,7 @@ from django_q.brokers import get_broker
 from django_q.models import OrmQ
 
 from backups import leases, shipping
-from backups.models import Backup, Database, Job, Restore, Schedule, WorkerState
+from backups.models import Backup, Database, Job, Restore, Schedule, Timeline, WorkerState
 
 log = logging.getLogger("everest.work")
 
@@ -113,6 +113,12 @@ def verify_databases() -> None:
         database.verify("Everest")
 
 
+def respan_timelines() -> None:
+    """Those whose backups or slices changed in a way that nobody has worked through yet."""
+    for timeline in Timeline.objects.filter(spanned=False):
+        timeline.respan()
+
+
 def prune() -> None:
     """Once an hour: old Jobs, drafts and worker states; doorbells that nobody can read."""
     if not WorkerState.win("prune", 3600):
@@ -137,5 +143,6 @@ STEPS: list[Callable[[], None]] = [
     check_databases,
     put_settings_back,
     verify_databases,
+    respan_timelines,
     prune,
 ]

@@ -7,14 +7,16 @@ from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.utils import timezone
 
-from backups.engine import plan, retention
+from backups.engine import retention
 from backups.engine.errors import EngineError
 from backups.engine.types import BackupPoint, SlicePoint
 from backups.models.job import Job
-from backups.models.timeline import from_us, to_us
+from backups.models.timeline import Timeline, from_us, to_us
 from everest.secrets import SecretLost
 from storages.models import BackupStorage
 from storages.stores import StoreError
+
+MINUTE = 60_000_000  # microseconds
 
 
 class Backup(models.Model):
@@ -81,7 +83,9 @@ class Backup(models.Model):
         self.size, self.rows = manifest.size, manifest.rows
         self.started_at, self.finished_at = from_us(manifest.started_us), from_us(manifest.finished_us)
         self.state, self.error = self.SUCCEEDED, ""
-        self.save()
+        with transaction.atomic():
+            self.save()
+            Timeline.unspan(pk=self.timeline_id)
 
     def settle(self, state, error):
         """Its Job is over without success."""
@@ -120,6 +124,7 @@ class Backup(models.Model):
             if not Backup.objects.filter(pk=self.pk).exclude(state=self.DELETING).update(state=self.DELETING):
                 raise ValidationError(f"{self} is being deleted already.")
             self.refresh_from_db()
+            Timeline.unspan(pk=self.timeline_id)
             return Job.enqueue(Job.DELETE, who=who, database=self.database, backup=self)
 
     def manifest(self):
@@ -132,34 +137,42 @@ class Backup(models.Model):
         except (EngineError, StoreError, SecretLost) as error:
             raise ValidationError(str(error)) from error
 
+    @property
+    def _others(self):
+        """The timeline's other succeeded backups, oldest first."""
+        return self.timeline.backups.filter(state=self.SUCCEEDED).exclude(pk=self.pk).order_by("view_at")
+
     def freed(self):
         """What deleting it gives back: its own bytes, and slices that no kept backup needs any more."""
         if self.state != self.SUCCEEDED or self.timeline is None:
             return {"slices": 0, "size": self.size}
-        points, slices = self.timeline.backup_points(), self.timeline.slice_points()
+        oldest = self._others.select_related("storage").first()
+        if oldest is not None and oldest.view_at <= self.view_at:
+            return {"slices": 0, "size": self.size}
+        which = models.Q()
+        if oldest is not None:  # no slice that is much younger can go
+            newest = self.timeline.slices.filter(level=0).order_by("-sequence").values("pk")[:1]
+            which = models.Q(last_us__lte=to_us(oldest.view_at) + MINUTE) | models.Q(pk=newest)
         live = {str(self.timeline_id)} if self.timeline.ended_at is None else set()
-        others = [point for point in points if point.id != str(self.pk)]
-        spare = retention.spare(others, slices, self.database.module.at_or_before, live)
+        kept = [oldest.point()] if oldest else []
+        spare = retention.spare(kept, self.timeline.slice_points(which), self.timeline.at_or_before, live)
         return {"slices": len(spare), "size": self.size + sum(point.size for point in spare)}
 
     def losses(self):
-        """What can no longer be restored once it is deleted, one sentence a range."""
+        """What can no longer be restored once it is deleted: one sentence, or none."""
         if self.state != self.SUCCEEDED or self.timeline is None:
             return []
-        slices, points = self.timeline.slice_points(), self.timeline.backup_points()
-        order = self.database.module.at_or_before
-        before = plan.ranges(points, slices, order)
-        after = plan.ranges([point for point in points if point.id != str(self.pk)], slices, order)
-        kept = {(span.first_us, span.last_us) for span in after}
-        lost = [span for span in before if (span.first_us, span.last_us) not in kept]
-        return [self._loss(span, after) for span in lost]
+        span = next((one for one in self.timeline.kept_spans() if one.floor_id == self.pk), None)
+        if span is None:
+            return []  # an older backup and the slices behind it say all that this one says
+        later = self._others.filter(view_at__gt=self.view_at).first()
+        return [self._loss(span.first_us, min(span.last_us, to_us(later.view_at)) if later else span.last_us)]
 
-    def _loss(self, span, after):
-        rest = [one for one in after if span.first_us < one.first_us <= span.last_us]
-        end = rest[0].first_us if rest else span.last_us
-        if span.first_us == end:
-            return f"The moment of this backup, {from_us(end):%Y-%m-%d %H:%M:%S} UTC."
-        return f"Every moment from {from_us(span.first_us):%Y-%m-%d %H:%M:%S} to {from_us(end):%Y-%m-%d %H:%M:%S} UTC."
+    @staticmethod
+    def _loss(first_us, end_us):
+        if first_us == end_us:
+            return f"The moment of this backup, {from_us(end_us):%Y-%m-%d %H:%M:%S} UTC."
+        return f"Every moment from {from_us(first_us):%Y-%m-%d %H:%M:%S} to {from_us(end_us):%Y-%m-%d %H:%M:%S} UTC."
 
 
 class Slice(models.Model):
@@ -192,26 +205,33 @@ class Slice(models.Model):
     @classmethod
     def record(cls, timeline, storage, index):
         """The row of one index; recording it twice changes nothing."""
+        with transaction.atomic():
+            row, new = cls.objects.update_or_create(
+                timeline=timeline,
+                level=index.level,
+                sequence=index.sequence,
+                defaults={"storage": storage, **cls._described(index)},
+            )
+            if new and index.level == 0:  # merging changes nothing of what can be restored
+                timeline.grow(row.point())
+        return row
+
+    @staticmethod
+    def _described(index):
         times = [one.time_us for one in index.transactions]
-        return cls.objects.update_or_create(
-            timeline=timeline,
-            level=index.level,
-            sequence=index.sequence,
-            defaults={
-                "storage": storage,
-                "key": index.key,
-                "previous": index.previous,
-                "start": dict(index.start),
-                "end": dict(index.end),
-                "first_us": min(times, default=0),
-                "last_us": max(times, default=0),
-                "count": len(times),
-                "size": index.data.size,
-                "raw_size": index.raw_size,
-                "exact_times": index.exact_times,
-                "written_at": from_us(index.written_us),
-            },
-        )[0]
+        return {
+            "key": index.key,
+            "previous": index.previous,
+            "start": dict(index.start),
+            "end": dict(index.end),
+            "first_us": min(times, default=0),
+            "last_us": max(times, default=0),
+            "count": len(times),
+            "size": index.data.size,
+            "raw_size": index.raw_size,
+            "exact_times": index.exact_times,
+            "written_at": from_us(index.written_us),
+        }
 
     def point(self):
         return SlicePoint(

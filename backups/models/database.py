@@ -3,21 +3,29 @@
 import secrets
 import string
 import uuid
-from dataclasses import replace
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from backups.engine import engine, plan
+from backups.engine import engine
 from backups.engine.archive import Archive
 from backups.engine.crypt import Keys
 from backups.engine.errors import EngineError
 from backups.models.backup import Backup, Slice
 from backups.models.job import Job
-from backups.models.timeline import Recoverable, Timeline, to_us
+from backups.models.timeline import Recoverable, Span, Timeline, to_us
 from everest.secrets import SecretField, SecretLost
 from storages.models import BackupStorage
+
+
+def unmended():
+    """Timelines that ended in a gap which no later backup has mended yet."""
+    later = Backup.objects.filter(
+        database=OuterRef("database"), timeline__number__gt=OuterRef("number"), state=Backup.SUCCEEDED
+    )
+    return Timeline.objects.filter(~Exists(later), end_reason__in=[Timeline.GAP, Timeline.FORK])
 
 
 class Database(models.Model):
@@ -209,16 +217,28 @@ class Database(models.Model):
 
     def ranges(self) -> list[Recoverable]:
         """What can be restored, oldest first, from catalogue rows alone."""
-        return [span for timeline in self.timelines.order_by("number") for span in self.ranges_of(timeline)]
+        return self._ranges(self.timelines.all())
 
     def ranges_of(self, timeline) -> list[Recoverable]:
-        spans = plan.ranges(timeline.backup_points(), timeline.slice_points(), self.module.at_or_before)
-        found = [Recoverable(timeline, span.first_us, span.last_us, span.first) for span in spans]
-        if found and self.pitr and self.caught_up_at and timeline.ended_at is None:
-            # Nothing has happened on the server since its last slice, as was seen at caught_up_at.
-            last = found[-1]
-            found[-1] = replace(last, last_us=max(last.last_us, to_us(self.caught_up_at)), live=True)
+        return self._ranges(self.timelines.filter(pk=timeline.pk))
+
+    def _ranges(self, timelines) -> list[Recoverable]:
+        timelines = list(timelines.select_related("database").order_by("number"))
+        kept = {line.pk: [] for line in timelines}
+        for span in Span.objects.filter(timeline__in=timelines).select_related("floor__storage").order_by(*Span.ORDER):
+            kept[span.timeline_id].append(span)
+        found = []
+        for line in timelines:
+            spans = kept[line.pk] if line.spanned else line.found_spans()
+            found += [self.recoverable(span, line, newest=span is spans[-1]) for span in spans]
         return found
+
+    def recoverable(self, span, timeline, newest) -> Recoverable:
+        floor = span.floor.point()
+        if newest and self.pitr and self.caught_up_at and timeline.ended_at is None:
+            # Nothing has happened on the server since its last slice, as was seen at caught_up_at.
+            return Recoverable(timeline, span.first_us, max(span.last_us, to_us(self.caught_up_at)), floor, live=True)
+        return Recoverable(timeline, span.first_us, span.last_us, floor)
 
     def recoverable_to(self):
         ranges = self.ranges()
@@ -226,10 +246,7 @@ class Database(models.Model):
 
     def gap(self) -> Timeline | None:
         """The timeline that ended in a gap which no later backup has mended yet."""
-        last = self.timelines.filter(end_reason__in=[Timeline.GAP, Timeline.FORK]).order_by("number").last()
-        if last is None or self.backups.filter(timeline__number__gt=last.number, state=Backup.SUCCEEDED).exists():
-            return None
-        return last
+        return unmended().filter(database=self).order_by("number").last()
 
     def release_ship_lease(self):
         """Let another worker ship; the one that held the lease sees it and stops.  Slices cannot be written twice."""
