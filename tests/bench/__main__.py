@@ -9,12 +9,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import table
-from tests.bench.comparisons import ROWS
+from tests.bench import comparisons, limits, table
+from tests.bench.measures import Failed
 from tests.bench.proof import Wrong
 from tests.bench.sizes import SIZES
 from tests.bench.stand import Stand
 
+ROWS = comparisons.ROWS | limits.ROWS
 BUILD = Path(__file__).parent.parent.parent / "build"
 
 
@@ -37,7 +38,7 @@ def main() -> int:
             start = time.monotonic()
             try:
                 rows += row(stand)
-            except Wrong as error:
+            except (Wrong, Failed) as error:
                 wrong.append(f"{name}: {error}")
             print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
     print(f"\n{size}\n{table.text(rows)}")

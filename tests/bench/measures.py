@@ -67,6 +67,25 @@ def measure(prepare: Callable[..., Callable[[], Any]], *arguments: Any, servers:
         process.join()
 
 
+def repeated(seconds: float, prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> Callable[[], int]:
+    """Work that is done again until so many seconds are over, at least once; returns how often."""
+    work = prepare(*arguments)
+
+    def again() -> int:
+        end, count = time.monotonic() + seconds, 0
+        while not count or time.monotonic() < end:
+            work()
+            count += 1
+        return count
+
+    return again
+
+
+def waited() -> Callable[[], None]:
+    """Nothing, for a moment."""
+    return lambda: time.sleep(0.1)
+
+
 def _answer(connection: Connection) -> Any:
     try:
         kind, value = connection.recv()

@@ -24,7 +24,7 @@ LOOK_SECONDS = 0.005
 FOLLOWER = "bench_follower"
 PASSWORD = "Follow-1"
 WORKERS = 4
-DUMP = ("--single-transaction", "--source-data=2", "--routines", "--triggers", "--events", "--set-gtid-purged=OFF")
+DUMP = ("--single-transaction", "--routines", "--triggers", "--events", "--set-gtid-purged=OFF")
 
 
 def run(argv: Sequence[str], **streams: Any) -> None:
@@ -65,7 +65,7 @@ def client(installation: Installation, config: ServerConfig) -> list[str]:
 
 
 def binlog_raw(
-    installation: Installation, config: ServerConfig, files: Sequence[str], folder: Path
+    config: ServerConfig, installation: Installation, files: Sequence[str], folder: Path
 ) -> Callable[[], None]:
     """mysqlbinlog --read-from-remote-server --raw"""
     folder.mkdir()
@@ -75,10 +75,10 @@ def binlog_raw(
 
 
 def binlog_shipped(
-    installation: Installation, config: ServerConfig, files: Sequence[str], folder: Path, store: StoreConfig
+    config: ServerConfig, installation: Installation, files: Sequence[str], folder: Path, store: StoreConfig
 ) -> Callable[[], None]:
     """mysqlbinlog --raw, zstd -1 and a copy to S3, the three at once: a file goes on as soon as the next begins."""
-    fetch = binlog_raw(installation, config, files, folder)
+    fetch = binlog_raw(config, installation, files, folder)
     s3 = bucket(store)
     s3.head_bucket(Bucket=store.bucket)
 
@@ -126,17 +126,15 @@ def bucket(store: StoreConfig) -> Any:
 # Replay
 
 
-def binlog_replayed(
-    installation: Installation, config: ServerConfig, files: Sequence[Path], position: int
-) -> Callable[[], None]:
+def binlog_replayed(config: ServerConfig, installation: Installation, files: Sequence[Path]) -> Callable[[], None]:
     """mysqlbinlog | mysql, from files that were fetched before."""
-    argv = [*installation.command("mysqlbinlog"), "--no-defaults", "--skip-gtids", f"--start-position={position}"]
+    argv = [*installation.command("mysqlbinlog"), "--no-defaults", "--skip-gtids"]
     return lambda: piped([*argv, *map(str, files)], client(installation, config))
 
 
-def applied(target: dict[str, Any], source_port: int, gtids: str, until: str) -> Callable[[], None]:
+def applied(_: ServerConfig, socket: Path, source_port: int, gtids: str, until: str) -> Callable[[], None]:
     """The server's own applier with 4 workers; its relay log is fetched before.  gtids: what the target holds."""
-    connection = pymysql.connect(**target, autocommit=True)
+    connection = pymysql.connect(unix_socket=str(socket), user="root", autocommit=True)
     cursor = connection.cursor(pymysql.cursors.DictCursor)
     for statement in (
         "RESET BINARY LOGS AND GTIDS",

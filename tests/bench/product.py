@@ -93,6 +93,11 @@ def snapshot(config: ServerConfig, place: Place, **options: Any) -> Callable[[],
     return work
 
 
+def snapshot_gently(config: ServerConfig, place: Place) -> Callable[[], Manifest]:
+    """A backup by one connection."""
+    return snapshot(config, place, threads=1)
+
+
 def loaded(config: ServerConfig, place: Place, manifest: Manifest) -> Callable[[], Any]:
     """The backup into an empty server."""
     archive = place.archive()

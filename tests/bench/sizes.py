@@ -16,7 +16,10 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Size:
-    """rows: of each of the four sysbench tables.  seconds: of sysbench.  transactions: of the other workloads."""
+    """rows: of each of the four sysbench tables.  seconds: of sysbench.  transactions: of the other workloads.
+
+    log_file: bytes at which the source begins another log file.  commit_seconds, impact_seconds: of these two rows.
+    """
 
     name: str
     rows: int
@@ -28,7 +31,7 @@ class Size:
     buffer_pool: str
     log_file: str
     commit_seconds: int
-    planned_days: int
+    impact_seconds: int
     rounds: int
 
     @property
@@ -43,6 +46,6 @@ class Size:
         )
 
 
-SMALL = Size("small", 10_000, 4, 16, 1_000, 2_000, 50_000, "256M", "4M", 10, 365, 1)
-FULL = Size("full", 300_000, 60, 16, 20_000, 2_000, 1_000_000, "2G", "32M", 60, 365, 3)
+SMALL = Size("small", 10_000, 3, 16, 1_000, 500, 50_000, "256M", "4M", 10, 3, 1)
+FULL = Size("full", 300_000, 60, 16, 20_000, 2_000, 1_000_000, "2G", "32M", 60, 15, 3)
 SIZES = {size.name: size for size in (SMALL, FULL)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import boto3
 import zstandard
@@ -40,6 +43,7 @@ class Stand:
     def __init__(self, folder: Path, size: Size) -> None:
         self.folder, self.size = folder, size
         self.stack = ExitStack()
+        self.largest: dict[str, int] = {}  # bytes of Everest's largest process, by the work it did
         self.installation = demo.mysql(minimum=(9, 7))
 
     def __enter__(self) -> Stand:
@@ -83,6 +87,12 @@ class Stand:
         with self.source.connect() as connection:
             return mysql.current_position(connection)
 
+    def new_log_file(self) -> Position:
+        """Where the source's next log file begins: nothing of what was before is in it."""
+        with self.source.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("FLUSH BINARY LOGS")
+        return self.position()
+
     def log_files(self, since: Position) -> list[str]:
         """The source's log files from that position's on."""
         with self.source.connect() as connection, connection.cursor() as cursor:
@@ -96,7 +106,7 @@ class Stand:
         """A server that holds the backup, stopped: what targets are copies of."""
         server = self.start(name)
         config = replace(target_config(server), tls="off")
-        measure(product.loaded, config, place, manifest, servers={})
+        self.measured(product.loaded, config, place, manifest, server=server)
         server.stop()
         return server
 
@@ -108,6 +118,7 @@ class Stand:
             (folder / "data").parent.mkdir()
             subprocess.run(["cp", "-a", "--reflink=auto", str(base.folder / "data"), str(folder / "data")], check=True)
             (folder / "data" / "auto.cnf").unlink()
+            os.sync()  # the copy is not written out while something is measured
         server = self.start(folder.name, "--skip-replica-start")
         try:
             _warm(server)
@@ -116,10 +127,15 @@ class Stand:
             server.kill()
             shutil.rmtree(folder)
 
-    def measured(self, *work: object, server: Server | None = None) -> Step:
+    def measured(self, *work: Any, server: Server | None = None) -> Step:
         """A step that uses this server (by default the source) and the bucket."""
         pids = {"server": (server or self.source).pid, "S3": self.ceph.processes["gateway"].pid}
-        return measure(*work, servers=pids)  # type: ignore[arg-type]
+        step = measure(*work, servers=pids)
+        function = next(part for part in reversed(work) if inspect.isfunction(part))
+        if function.__module__ == product.__name__:
+            self.largest[function.__name__] = max(step.largest, self.largest.get(function.__name__, 0))
+        print(f"  {function.__name__}: {step.seconds:.2f} s", flush=True)
+        return step
 
     def versions(self) -> dict[str, str]:
         """Of everything that takes part."""

@@ -106,5 +106,5 @@ def test_one_difference_is_a_wrong_result(mysql_source: Server, change: str) -> 
         wanted = digest(mysql_source)
         prove("nothing", wanted, mysql_source)
         cursor.execute(change)
-    with pytest.raises(Wrong, match="WRONG RESULT: after it, [12] differences"):
+    with pytest.raises(Wrong, match="WRONG RESULT: after it, "):
         prove("it", wanted, mysql_source)

@@ -63,7 +63,7 @@ def load(server: Server, size: Size, script: str, **options: Any) -> Iterator[No
         process.wait()
 
 
-def _oltp(server: Server, size: Size) -> None:
+def oltp(server: Server, size: Size) -> None:
     quietly(sysbench(server, size, "oltp_write_only", "run"))
 
 
@@ -224,7 +224,7 @@ def _by(statements: Callable[[random.Random, int], Iterator[str]]) -> History:
 
 
 WORKLOADS = (
-    Workload("oltp", "OLTP (hot keys)", prepare_oltp, _oltp),
+    Workload("oltp", "OLTP (hot keys)", prepare_oltp, oltp),
     Workload("insert", "insert-only", prepare_oltp, _inserts),
     Workload("wide", "wide rows with blobs", _prepare_wide, _by(_wide)),
     Workload("keyless", "no primary key", _prepare_keyless, _by(_keyless)),

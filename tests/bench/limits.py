@@ -1,0 +1,81 @@
+"""The rows that are no race: figures that may not be above a limit."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from everest.demo.compare import Ask
+from everest.demo.servers import Server
+from tests.bench import peers, product, workloads
+from tests.bench.measures import Step, repeated, waited
+from tests.bench.stand import Stand
+from tests.bench.table import Limit, Row
+from tests.bench.workloads import SCHEMA
+
+DUMP = "mysqldump | zstd -1"
+GENTLE = "Everest, gentle"
+
+
+def commits(stand: Stand) -> Iterator[Row]:
+    """1,000 commits a second, shipped at an interval of one second."""
+    seconds = stand.size.commit_seconds
+    config = stand.fresh_source()
+    workloads.prepare_oltp(stand.source, stand.size)
+    with workloads.load(stand.source, stand.size, "oltp_insert", rate=1000):
+        step = stand.measured(product.followed, config, stand.position(), stand.place(), seconds)
+    delays = sorted(step.result)
+    note = f"{len(delays) / step.seconds:,.0f} commits/s; CPU s: Everest {step.cpu:.2f} in {step.seconds:.0f} s"
+    cuts = statistics.quantiles(delays, n=100)
+    yield Limit("commit to safely in the bucket, p50", cuts[49], "s", 1.5, note)
+    yield Limit("commit to safely in the bucket, p99", cuts[98], "s", 3, note)
+
+
+def impact(stand: Stand) -> Iterator[Row]:
+    """How much less OLTP a source does while it is read, in per cent of what it does alone just before."""
+    source, seconds = stand.source, stand.size.impact_seconds
+    config = stand.fresh_source()
+    workloads.prepare_oltp(source, stand.size)
+    place, file = stand.place(), stand.folder / "impact.sql.zst"
+    ways: dict[str, tuple[Any, ...]] = {
+        DUMP: (peers.dumped, config, stand.installation, [SCHEMA], file),
+        GENTLE: (product.snapshot_gently, config, place),
+        "Everest, default": (product.snapshot, config, place),
+    }
+    lost: dict[str, list[float]] = {name: [] for name in ways}
+    steps: dict[str, Step] = {}
+    with workloads.load(source, stand.size, "oltp_write_only"):
+        for _ in range(stand.size.rounds):
+            for name, way in ways.items():
+                alone, _ = _rate(stand, source, seconds, waited)
+                beside, steps[name] = _rate(stand, source, seconds, *way)
+                lost[name].append(100 * (1 - beside / alone))
+    for name, step in steps.items():
+        took = step.seconds / step.result
+        each = statistics.median(lost[name]) / 100 * took
+        note = f"{took:.2f} s a snapshot, so {each:.2f} s of OLTP lost by each; CPU s: {step.cpu:.2f}"
+        most = statistics.median(lost[DUMP]) if name == GENTLE else None
+        yield Limit(f"OLTP lost beside {name}", statistics.median(lost[name]), "%", most, note)
+
+
+def _rate(stand: Stand, source: Server, seconds: float, *way: Any) -> tuple[float, Step]:
+    """Transactions a second that the source commits while this is done over and over."""
+    with source.connect() as connection:
+        before = _commits(connection)
+        step = stand.measured(repeated, seconds, *way)
+        return (_commits(connection) - before) / step.seconds, step
+
+
+def _commits(connection: Any) -> int:
+    return int(Ask(connection)("SHOW GLOBAL STATUS LIKE 'Com_commit'")[0][1])
+
+
+def memory(stand: Stand) -> Iterator[Row]:
+    """Of everything that Everest was seen to do in this run."""
+    if stand.largest:
+        what, size = max(stand.largest.items(), key=lambda pair: pair[1])
+        yield Limit("largest process of Everest, PSS", size / 2**20, "MB", 300, f"in {what}")
+
+
+ROWS: dict[str, Callable[[Stand], Iterator[Row]]] = {"commits": commits, "impact": impact, "memory": memory}
