@@ -15,7 +15,7 @@ from typing import Any
 import pymysql
 
 from backups.engine.errors import Corrupt, EngineError, Forked, Gap, LeaseLost, Transient
-from backups.engine.mysql import continuity, events, server
+from backups.engine.mysql import bulk, continuity, events, server
 from backups.engine.mysql.gtid import GtidSet
 from backups.engine.types import Position
 
@@ -32,7 +32,7 @@ class Packets:
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
-        self.buffer = memoryview(bytearray(BLOCK))
+        self.buffer = _buffer(BLOCK)
         self.at = self.end = 0
         self.long = bytearray()  # of a payload that comes in several packets
 
@@ -41,7 +41,7 @@ class Packets:
         self._make_room()
         self.sock.settimeout(timeout)
         try:
-            count = self.sock.recv_into(self.buffer[self.end :])
+            count = self.sock.recv_into(self.buffer[self.end : -bulk.SLACK])
         except TimeoutError:
             return False
         except OSError as error:
@@ -53,8 +53,9 @@ class Packets:
 
     def _make_room(self) -> None:
         left = bytes(self.buffer[self.at : self.end])
-        if len(left) > len(self.buffer) // 2:
-            self.buffer = memoryview(bytearray(2 * len(self.buffer)))
+        size = len(self.buffer) - bulk.SLACK
+        if len(left) > size // 2:
+            self.buffer = _buffer(2 * size)
         self.buffer[: len(left)] = left
         self.at, self.end = 0, len(left)
 
@@ -74,6 +75,10 @@ class Packets:
                     continue
                 packet, self.long = memoryview(self.long), bytearray()
             yield packet
+
+
+def _buffer(size: int) -> memoryview:
+    return memoryview(bytearray(size + bulk.SLACK))
 
 
 REPORTED = b"everest"  # the host that a server lists Everest's own sessions under, among its replicas

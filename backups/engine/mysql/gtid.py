@@ -71,6 +71,10 @@ class GtidSet:
         uuid, _, tag = source.partition(":")
         self._add_interval((uuid, tag), int(number), int(number))
 
+    def add_run(self, uuid: str, first: int, last: int) -> None:
+        """One source's, without a tag, from `first` to `last`."""
+        self._add_interval((uuid, ""), first, last)
+
     def contains(self, other: GtidSet) -> bool:
         return not other.subtract(self)
 

@@ -24,6 +24,8 @@ _DECIMAL_DIGITS = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
 
 # How long a column's value is: (bytes, 0) if fixed, (0, size of the length in front of it) else.
 Width = tuple[int, int]
+# Over an image: its steps up to each value with a length, and the bytes after the last.
+Way = tuple[list[Width], int]
 
 
 class TableMap(NamedTuple):
@@ -182,7 +184,7 @@ class Walker:
             if columns[number >> 3] >> (number & 7) & 1
         ]
         self.null_size = (len(self.widths) + 7) // 8
-        self.ways: dict[bytes, tuple[list[Width], int]] = {}
+        self.ways: dict[bytes, Way] = {}
 
     def skip(self, body: bytes, at: int) -> int:
         """Where the image that begins at `at` ends (may lie beyond the body: the caller's count will not fit)."""
@@ -192,7 +194,7 @@ class Walker:
         nulls = body[at:start]
         way = self.ways.get(nulls)
         if way is None:
-            way = self._way(nulls)
+            way = self.way(nulls)
         at = start
         for fixed, prefix in way[0]:
             at += fixed
@@ -202,7 +204,7 @@ class Walker:
             at = end + int.from_bytes(body[at:end], "little")
         return at + way[1]
 
-    def _way(self, nulls: bytes) -> tuple[list[Width], int]:
+    def way(self, nulls: bytes) -> Way:
         steps: list[Width] = []
         run = 0
         for number, (fixed, prefix) in enumerate(self.widths):

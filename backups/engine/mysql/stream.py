@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 
 from backups.engine.errors import Corrupt, EngineError, Gap, LeaseLost, Stopped, Transient
-from backups.engine.mysql import continuity, dump, events, server
+from backups.engine.mysql import bulk, continuity, dump, events, server
+from backups.engine.mysql.bulk import Batch, Bulk, Origin
 from backups.engine.mysql.events import Event
 from backups.engine.mysql.gtid import DomainSet, GtidSet
 from backups.engine.mysql.server import Identity, ServerConfig
@@ -69,6 +71,7 @@ class Reader:
         self.file, self.pos, self.file_id = str(start["file"]), int(start["pos"]), str(start.get("file_id") or "")
         self.by_place = start["gtids"] is None
         self.grouper: Grouper | None = None
+        self.bulk = Bulk()
         self.head = b""  # magic and format description: how a slice of this file begins
         self.trailer = 0
         self.caught_up = False  # the server has said so, and nothing came since
@@ -78,21 +81,46 @@ class Reader:
     def place(self) -> Place:
         return self.file, self.pos, self.file_id
 
-    def arrivals(self) -> Iterator[Event | None]:
-        """Events that are data; None now and then, to look at the clock.  Ends where a drained log does."""
-        while True:
+    def arrivals(self) -> Iterator[Event | Batch | None]:
+        """What is data, in batches or event by event; None now and then, to look at the clock.
+
+        Ends where a drained log does.
+        """
+        while not self.drained:
             if self.packets.receive(TICK):
-                for packet in self.packets.whole():
-                    if packet[0] == 0:
-                        event = self._event(packet[1:])
-                        if event is not None:
-                            yield event
-                    elif packet[0] == 0xFE and len(packet) < 9:
-                        self.drained = True
-                        return
-                    else:
-                        raise dump.refusal(packet)
+                yield from self._received()
             yield None
+
+    def _received(self) -> Iterator[Event | Batch]:
+        packets = self.packets.whole()
+        one_by_one = 0  # up to there in the buffer
+        while not self.drained:
+            if self.packets.at >= one_by_one:
+                batch, one_by_one = self._batch()
+                if batch:
+                    yield batch
+            packet = next(packets, None)
+            if packet is None:
+                return
+            if packet[0] == 0:
+                event = self._event(packet[1:])
+                if event is not None:
+                    yield event
+            elif packet[0] == 0xFE and len(packet) < 9:
+                self.drained = True
+            else:
+                raise dump.refusal(packet)
+
+    def _batch(self) -> tuple[Batch | None, int]:
+        """The whole transactions that come next, if that is a place for some; up to where it is no use to ask again."""
+        packets, grouper = self.packets, self.grouper
+        if grouper is None or grouper.mariadb or grouper.summary or packets.long or not self.trailer:
+            return None, packets.at
+        batch, reach = self.bulk.take(packets.buffer, packets.at, packets.end, Origin(grouper, self.file, self.pos))
+        if batch:
+            self.caught_up = False
+            packets.at += len(batch.data) + bulk.OVERHEAD * batch.packets
+        return batch, reach
 
     def _event(self, raw: memoryview) -> Event | None:
         """The event, if it is data and not of the file's or the connection's making."""
@@ -240,9 +268,9 @@ class Cutter:
 
     def chunks(self) -> Iterator[Chunk]:
         try:
-            for event in self.source:
-                if event is not None:
-                    yield from self._take(event)
+            for arrived in self.source:
+                if arrived is not None:
+                    yield from self._take_all(arrived) if isinstance(arrived, Batch) else self._take(arrived)
                     continue
                 yield from self._look()
                 if self._over():
@@ -279,11 +307,42 @@ class Cutter:
             self.reader.caught_up = False
             self.on_caught_up(self.end)
 
-    def _take(self, event: Event) -> Iterator[Chunk]:
+    def _follow_head(self) -> Iterator[Chunk]:
         if self.head is not self.reader.head:
             yield from self._cut()  # the log file ended
             self.head = self.reader.head
             self._reset(b"")
+
+    def _take_all(self, batch: Batch) -> Iterator[Chunk]:
+        """Whole transactions; a chunk ends with the one that fills it."""
+        yield from self._follow_head()
+        first, count = 0, len(batch.ends)
+        while first < count:
+            begin = batch.ends[first] - batch.lengths[first]
+            full = bisect_left(batch.ends, begin + self.max_bytes - self.whole, first)
+            last = min(full + 1, count)
+            self._note_all(batch, first, last)
+            if not self.transactions:
+                self.opened = time.monotonic()
+            self.transactions += batch.transactions(first, last, self.whole - begin)
+            self.data += batch.data[begin : batch.ends[last - 1]]
+            self.whole = len(self.data)
+            if self.whole >= self.max_bytes:
+                yield from self._cut()
+            first = last
+
+    def _note_all(self, batch: Batch, first: int, last: int) -> None:
+        """Go on behind the transactions from `first` to before `last`."""
+        self.reader.pos = batch.places[last - 1]
+        if isinstance(self.gtids, GtidSet) and batch.numbered:
+            uuid, number = batch.numbered
+            self.gtids.add_run(uuid, number + first, number + last - 1)
+        elif self.gtids is not None:
+            for identity in batch.identities[first:last]:
+                self.gtids.add(identity)
+
+    def _take(self, event: Event) -> Iterator[Chunk]:
+        yield from self._follow_head()
         if event.type in events.GTIDS:
             self.began = self.reader.place
         if self.began and len(self.data) - self.whole + event.size > LARGE:
@@ -344,6 +403,7 @@ class Cutter:
             if event is None:
                 self._obey()
                 continue
+            assert isinstance(event, Event)  # no batch begins inside a transaction
             done = self._note(event)
             if len(self.data) + event.size >= PIECE:
                 yield from _pieces(self.data)

@@ -1,0 +1,320 @@
+"""Runs of whole transactions out of a receive buffer at once, with numpy.
+
+`stream.Reader` and `transactions.Grouper`, event by event, are the reference.  Taken here is what every check holds
+for; at the first thing that is not plainly right it stops and leaves that to the reference, which knows the error
+and its place.  A transaction that is right but unusual is summarised by a Grouper.
+"""
+
+from __future__ import annotations
+
+import copy
+import struct
+import zlib
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from backups.engine.errors import Corrupt
+from backups.engine.mysql import events
+from backups.engine.mysql.gtid_events import gtid, uuid_text
+from backups.engine.mysql.rowcounts import Flags, Memory, Numbers, RowCounts
+from backups.engine.mysql.transactions import Grouper
+from backups.engine.types import Change, Transaction
+
+SLACK = 256  # bytes behind a buffer's end that may be looked at, and do not matter
+FEWEST = 64  # events: fewer are done sooner one by one
+SMALLEST = events.HEADER_SIZE + events.CHECKSUM_SIZE  # bytes of an event
+LARGEST = 1 << 24  # bytes of a transaction
+KEPT = 1 << 14  # sums of a transaction's changes that are remembered, before all are forgotten
+OVERHEAD = 5  # bytes of a packet before its event: size, number, and that it is an event
+RESIDUE = 0x2144DF1C  # the CRC-32 of anything that has its own behind it
+
+_BODY = events.HEADER_SIZE
+_packet = struct.Struct("<I").unpack_from  # 3 bytes size, 1 byte number
+_code = struct.Struct("<q")  # table << 34 | kind of change << 32 | rows
+_BEGIN = int.from_bytes(b"BEGIN", "little")
+
+
+def _these(*kinds: int) -> Flags:
+    return np.isin(np.arange(256), kinds)
+
+
+_LEFT = _these(*events.STRUCTURE, events.INCIDENT, events.TAGGED_GTID, events.MARIA_GTID)
+_BEGINS = _these(events.GTID, events.ANONYMOUS_GTID)
+_ROWS = _these(events.WRITE_ROWS, events.UPDATE_ROWS, events.DELETE_ROWS)
+_USUAL = _BEGINS | _ROWS | _these(events.QUERY, events.TABLE_MAP, events.XID, events.ROWS_QUERY)
+
+
+class Origin(NamedTuple):
+    """What is known before a buffer: the log file's grouper, and the place in it."""
+
+    grouper: Grouper
+    file: str
+    pos: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """Whole transactions in the log's order, as columns.
+
+    packets: how many they came in; ends: where each does in `data`; places: where each does in the log file.
+    numbered: (uuid, number of the first) if their GTIDs follow one another without a hole.
+    """
+
+    data: memoryview
+    packets: int
+    ends: list[int]
+    places: list[int]
+    times: list[int]
+    identities: list[str]
+    lengths: list[int]
+    changes: list[tuple[Change, ...]]
+    ddl: list[str]
+    xa: list[str]
+    numbered: tuple[str, int] | None
+
+    def transactions(self, first: int, last: int, shift: int) -> list[Transaction]:
+        """Those from `first` to before `last`.  shift: from places in `data` to places in the slice."""
+        part = slice(first, last)
+        lengths = self.lengths[part]
+        offsets = [end - length + shift for end, length in zip(self.ends[part], lengths, strict=True)]
+        columns = self.changes[part], self.ddl[part], self.xa[part]
+        return list(map(Transaction, self.times[part], self.identities[part], offsets, lengths, *columns))
+
+
+class Bulk:
+    """Takes the runs out of one connection's buffers."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._rows = RowCounts()
+        self._known: dict[bytes, tuple[Change, ...]] = {}
+
+    def take(self, buffer: memoryview, at: int, end: int, origin: Origin) -> tuple[Batch | None, int]:
+        """Whole transactions from the packet at `at` on, if there are enough of them.
+
+        The second is how far the reference is to go before the next try.
+        """
+        if end - at < FEWEST * SMALLEST or not _BEGINS[buffer[at + OVERHEAD + 4]]:
+            return None, at
+        if self._rows.full() or len(self._known) > KEPT:
+            self._forget()
+        log = Log(buffer, at, end, origin.pos)
+        heads = _heads(log, origin) if len(log.raws) >= FEWEST else None
+        return self._batch(log, heads, origin) if heads else None, log.reach
+
+    def _batch(self, log: Log, heads: Heads, origin: Origin) -> Batch | None:
+        odd = np.zeros(len(heads.first), np.bool_)
+        odd[heads.of[~_usual(log, len(heads.of))]] = True
+        codes, of = self._codes(log, heads, odd)
+        bounds = np.searchsorted(of, np.arange(len(odd) + 1)).tolist()
+        changes = self._changes(codes.tobytes(), bounds)
+        times, ddl, xa = heads.times.tolist(), [""] * len(odd), [""] * len(odd)
+        count = len(odd)
+        for number in np.flatnonzero(odd).tolist():
+            done = _summarised(log, int(heads.first[number]), int(heads.last[number]), origin)
+            if done is None:
+                count = number
+                break
+            changes[number], ddl[number], xa[number] = done.changes, done.ddl, done.xa
+        if not count:
+            return None
+        last = heads.last[:count] - 1
+        packets = int(last[-1]) + 1
+        data = memoryview(b"".join(log.raws[:packets]))
+        ends, places = log.ends[last].tolist(), (log.places[last] + (origin.pos & ~0xFFFFFFFF)).tolist()
+        lengths = heads.lengths.tolist()
+        return Batch(
+            data, packets, ends, places, times, heads.identities, lengths, changes, ddl, xa, heads.numbered
+        )
+
+    def _changes(self, codes: bytes, bounds: list[int]) -> list[tuple[Change, ...]]:
+        """Of each transaction.  bounds: where its row events begin among all, and the last one's end."""
+        known, result = self._known, []
+        for start, end in pairwise(bounds):
+            key = codes[8 * start : 8 * end]
+            changes = known.get(key)
+            if changes is None:
+                changes = known[key] = self._summed(key)
+            result.append(changes)
+        return result
+
+    def _summed(self, codes: bytes) -> tuple[Change, ...]:
+        counts: dict[tuple[str, str], list[int]] = {}
+        for (code,) in _code.iter_unpack(codes):
+            table = self._rows.tables[code >> 34]
+            counts.setdefault((table.schema, table.table), [0, 0, 0])[code >> 32 & 3] += code & 0xFFFFFFFF
+        return tuple(Change(*name, *numbers) for name, numbers in counts.items())
+
+    def _codes(self, log: Log, heads: Heads, odd: Flags) -> tuple[Numbers, Numbers]:
+        """(table, kind and rows as one number, transaction) of each row event.
+
+        A transaction with one that does not follow its table map, or is not understood, is set odd.
+        """
+        kinds = log.kinds[: len(heads.of)]
+        found, maps = np.flatnonzero(_ROWS[kinds]), np.flatnonzero(kinds == events.TABLE_MAP)
+        numbers = np.array([self._rows.table(log.raws[place]) for place in maps.tolist()] + [-1], np.int64)
+        nearest = np.searchsorted(maps, found) - 1  # -1 is the one that was added
+        tables, maps = numbers[nearest], np.append(maps, 0)[nearest]
+        ids = log.memory.number(log.starts + _BODY, 6)
+        right = (tables >= 0) & (heads.of[maps] == heads.of[found]) & (ids[maps] == ids[found])
+        odd[heads.of[found[~right]]] = True
+        found, tables = found[right], tables[right]
+        counts = self._rows.count(log.memory, [log.raws[place] for place in found.tolist()], log.starts[found], tables)
+        odd[heads.of[found[counts < 0]]] = True
+        found, tables, counts = found[counts >= 0], tables[counts >= 0], counts[counts >= 0]
+        return tables << 34 | kinds[found].astype(np.int64) - events.WRITE_ROWS << 32 | counts, heads.of[found]
+
+
+class Log:
+    """The events of a buffer from `at` on, up to the first that is not plainly right, each proven by its checksum.
+
+    raws: their bytes; starts: where they begin in memory; ends: added up; places: where they end in the log file.
+    """
+
+    def __init__(self, buffer: memoryview, at: int, end: int, pos: int) -> None:
+        self.memory = memory = Memory(buffer)
+        starts, self.raws = _framed(buffer, at, end)
+        self.starts = np.array(starts, np.int64)
+        self.sizes = np.fromiter(map(len, self.raws), np.int64, len(starts))
+        self.kinds = memory.bytes[self.starts + 4]
+        self.places = memory.long(self.starts + 13)
+        self._keep(_leading(self._plain(pos)))
+        crcs = list(map(zlib.crc32, self.raws))
+        if crcs.count(RESIDUE) < len(crcs):
+            self._keep(next(place for place, crc in enumerate(crcs) if crc != RESIDUE))
+        self.ends = np.cumsum(self.sizes)
+        self.reach = starts[len(self.raws) - 1] + len(self.raws[-1]) if self.raws else at
+
+    def _plain(self, pos: int) -> Flags:
+        memory, starts = self.memory, self.starts
+        before = np.append(pos & 0xFFFFFFFF, self.places[:-1])
+        plain: Flags = (
+            (memory.bytes[starts - 1] == 0)
+            & (memory.long(starts + 9) == self.sizes)
+            & (memory.bytes[starts + 17] & events.FLAG_ARTIFICIAL == 0)
+            & ~_LEFT[self.kinds]
+            & (self.places > before)
+        )
+        return plain
+
+    def _keep(self, count: int) -> None:
+        del self.raws[count:]
+        self.starts, self.sizes = self.starts[:count], self.sizes[:count]
+        self.kinds, self.places = self.kinds[:count], self.places[:count]
+
+
+def _framed(buffer: memoryview, at: int, end: int) -> tuple[list[int], list[memoryview]]:
+    """Where the packets that are there have their events, and these."""
+    starts, raws = [], []
+    while end - at >= 4:
+        start = at + OVERHEAD
+        at += 4 + (_packet(buffer, at)[0] & 0xFFFFFF)
+        if at > end or not SMALLEST <= at - start < LARGEST - 1:
+            break
+        starts.append(start)
+        raws.append(buffer[start:at])
+    return starts, raws
+
+
+def _leading(flags: Flags) -> int:
+    """How many are true before the first that is not."""
+    return len(flags) if flags.all() else int(flags.argmin())
+
+
+class Heads(NamedTuple):
+    """Transactions that are whole and as long as they say.
+
+    first, last: of their events, the last not included; of: the transaction of each event.
+    """
+
+    first: Numbers
+    last: Numbers
+    of: Numbers
+    lengths: Numbers
+    times: Numbers
+    identities: list[str]
+    numbered: tuple[str, int] | None
+
+
+def _heads(log: Log, origin: Origin) -> Heads | None:
+    """None where the first is not."""
+    memory, first = log.memory, np.flatnonzero(_BEGINS[log.kinds])
+    at = log.starts[first] + _BODY
+    immediate = memory.number(at + 42, 7)
+    second = immediate >> 55
+    immediate &= (1 << 55) - 1
+    original = np.where(second, memory.number(at + 49, 7), immediate)
+    replicated = memory.long(log.starts[first] + 5) != origin.grouper.server_id
+    said, behind = _packed(memory, at + 49 + 7 * second)
+    last = np.append(first[1:], len(log.raws))
+    lengths = log.ends[last - 1] - log.ends[first] + log.sizes[first]
+    right = (
+        (memory.bytes[at + 25] == 2)
+        & (behind <= log.starts[first] + log.sizes[first] - events.CHECKSUM_SIZE)
+        & (said == lengths)
+        & (said > log.sizes[first])
+    )
+    count = _leading(right)
+    if not count:
+        return None
+    first, last = first[:count], last[:count]
+    times = np.where(replicated, np.minimum(immediate, original), immediate)
+    of = np.repeat(np.arange(count), last - first)
+    return Heads(first, last, of, lengths[:count], times[:count], *_names(log, first, origin))
+
+
+def _packed(memory: Memory, at: Numbers) -> tuple[Numbers, Numbers]:
+    """Length-encoded numbers of up to 3 bytes, -1 for others; and what follows."""
+    mark = memory.byte(at)
+    size = (mark == 252) * 2 + (mark == 253) * 3
+    return np.where(size, memory.number(at + 1, size), np.where(mark < 251, mark, -1)), at + 1 + size
+
+
+def _names(log: Log, first: Numbers, origin: Origin) -> tuple[list[str], tuple[str, int] | None]:
+    """Identities, and what makes them `numbered`."""
+    memory, at = log.memory, log.starts[first] + _BODY
+    low, high, numbers = memory.word(at + 1), memory.word(at + 9), memory.word(at + 17).astype(np.int64)
+    one_source = (low == low[0]).all() and (high == high[0]).all() and (log.kinds[first] == events.GTID).all()
+    if origin.grouper.by_place or not one_source:
+        return [_name(log, event, origin) for event in first.tolist()], None
+    uuid = uuid_text(bytes(log.raws[0][_BODY + 1 : _BODY + 17]))
+    numbered = (uuid, int(numbers[0])) if numbers[0] > 0 and (np.diff(numbers) == 1).all() else None
+    return [f"{uuid}:{number}" for number in numbers.tolist()], numbered
+
+
+def _name(log: Log, event: int, origin: Origin) -> str:
+    identity = gtid(events.parse(log.raws[event], events.CHECKSUM_SIZE)).identity
+    return _place(log, event, origin) if origin.grouper.by_place or not identity else identity
+
+
+def _place(log: Log, event: int, origin: Origin) -> str:
+    pos = (origin.pos & ~0xFFFFFFFF) + int(log.places[event - 1]) if event else origin.pos
+    return f"{origin.file}:{pos}"
+
+
+def _usual(log: Log, count: int) -> Flags:
+    """Which of the first events nothing more needs to be known of than what row counts tell."""
+    kinds = log.kinds[:count]
+    usual = _USUAL[kinds]
+    queries = np.flatnonzero(kinds == events.QUERY)
+    at, stop = log.starts[queries] + _BODY, log.starts[queries] + log.sizes[queries] - events.CHECKSUM_SIZE
+    text = at + 14 + log.memory.byte(at + 8) + log.memory.short(at + 11)
+    usual[queries] = (text + 5 == stop) & (log.memory.number(np.minimum(text, stop), 5) == _BEGIN)
+    return usual
+
+
+def _summarised(log: Log, first: int, last: int, origin: Origin) -> Transaction | None:
+    """One transaction, event by event; None where it is damaged."""
+    grouper, done = copy.copy(origin.grouper), None
+    try:
+        for event in range(first, last):
+            raw = events.parse(log.raws[event], events.CHECKSUM_SIZE)
+            done = grouper.feed(raw, 0, _place(log, first, origin))
+    except Corrupt:
+        return None
+    return done
