@@ -17,9 +17,13 @@ from backups.engine.types import Run
 from backups.models import Database, Restore, Timeline
 from backups.queue import Pulse, new_owner
 
+LONGEST_WAIT = timedelta(seconds=300)  # after a failure
+
 
 def free() -> Q:
-    return Q(ship_lease_until=None) | Q(ship_lease_until__lt=timezone.now())
+    """Never taken, run out, or longer than any lease is: a machine with a wrong clock wrote that one."""
+    now = timezone.now()
+    return Q(ship_lease_until=None) | Q(ship_lease_until__lt=now) | Q(ship_lease_until__gt=now + 2 * _length())
 
 
 def claim(database: Database, owner: str) -> bool:
@@ -52,11 +56,16 @@ def wanted():
 def due():
     """Databases that nobody ships now, and that are not waiting after a failure."""
     now = timezone.now()
-    return wanted().filter(free()).filter(Q(ship_retry_at=None) | Q(ship_retry_at__lte=now))
+    waited = Q(ship_retry_at=None) | Q(ship_retry_at__lte=now) | Q(ship_retry_at__gt=now + 2 * LONGEST_WAIT)
+    return wanted().filter(free()).filter(waited)
 
 
 def _until():
-    return timezone.now() + timedelta(seconds=settings.EVEREST_LEASE_SECONDS)
+    return timezone.now() + _length()
+
+
+def _length():
+    return timedelta(seconds=settings.EVEREST_LEASE_SECONDS)
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from backups.engine import slices
 from backups.engine.errors import Corrupt, Forked, Gap, LeaseLost, Refused, Stopped
 from backups.engine.types import Chunk, Position, Quiet, Run, SliceIndex
 from backups.models import Backup, Database, Slice, Timeline
+from backups.models.timeline import from_us
 from backups.queue import EXPECTED, Pulse, new_owner, ring, stopping, unexpected
 from everest.models import Event
 
@@ -26,7 +28,6 @@ log = logging.getLogger("everest.work")
 LOOK = 1.0  # seconds between looks for databases that became due
 HAND_OVER = 3.0  # seconds before its end that a run rings its successor, and idles before it gives up
 MAX_BYTES = 32 << 20  # of one slice, decompressed
-LONGEST_WAIT = 300  # seconds after a failure, at most
 DAMAGE_TRIES = 3  # runs in a row that read damage before it counts as lost
 
 
@@ -125,12 +126,12 @@ def serve(database: Database, owner: str, run: Run, *, deadline: float | None, d
 def _failed(database: Database, message: str) -> None:
     """Note it and wait, longer each time; it is tried again by later runs."""
     row = Database.objects.get(pk=database.pk)
-    wait = min(LONGEST_WAIT, settings.EVEREST_TICK_SECONDS / 4 * 2 ** min(row.ship_failures, 10))
+    wait = timedelta(seconds=settings.EVEREST_TICK_SECONDS / 4 * 2 ** min(row.ship_failures, 10))
     Database.objects.filter(pk=database.pk).update(
         ship_error=message,
         ship_error_since=row.ship_error_since or timezone.now(),
         ship_failures=row.ship_failures + 1,
-        ship_retry_at=timezone.now() + timedelta(seconds=wait),
+        ship_retry_at=timezone.now() + min(leases.LONGEST_WAIT, wait),
     )
 
 
@@ -148,20 +149,21 @@ def ship_database(database: Database, run: Run, *, deadline: float | None = None
         adopt(database, timeline, last)
         start = last.end if last else first_position(timeline)
         check_server(database, timeline, start)
-        voyage = Voyage(database, timeline, start)
-        chunks = database.module.capture(
-            database.config(),
-            start,
-            replica_uuid=str(database.pk),
-            interval=database.pitr_interval,
-            max_bytes=MAX_BYTES,
-            drain=drain,
-            deadline=deadline,
-            run=run,
-            on_caught_up=voyage.caught_up,
-        )
-        slices.ship(voyage.archive, str(timeline.pk), _proven(database, chunks), last, voyage.record)
-        return voyage.count
+        with closing(database.module.Idle(database.config())) as idle:
+            voyage = Voyage(database, timeline, start, idle.since)
+            chunks = database.module.capture(
+                database.config(),
+                start,
+                replica_uuid=str(database.pk),
+                interval=database.pitr_interval,
+                max_bytes=MAX_BYTES,
+                drain=drain,
+                deadline=deadline,
+                run=run,
+                on_caught_up=voyage.caught_up,
+            )
+            slices.ship(voyage.archive, str(timeline.pk), _proven(database, chunks), last, voyage.record)
+            return voyage.count
     except Gap as error:
         end_timeline(timeline, Timeline.FORK if isinstance(error, Forked) else Timeline.GAP, error)
         raise
@@ -178,15 +180,20 @@ def _proven(database: Database, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
 
 
 class Voyage:
-    """What one run tells about one timeline: rows for its slices, and since when nothing was left behind."""
+    """What one run tells about one timeline: rows for its slices, and since when nothing was left behind.
 
-    def __init__(self, database: Database, timeline: Timeline, start: Position) -> None:
-        self.database, self.timeline = database, timeline
+    idle: the server's clock at a look that found nothing behind a position, else None.
+    """
+
+    def __init__(
+        self, database: Database, timeline: Timeline, start: Position, idle: Callable[[Position], int | None]
+    ) -> None:
+        self.database, self.timeline, self._idle = database, timeline, idle
         self.archive = database.archive(database.pitr_storage)
         self.count = 0
         self._stored = start
         self._seen: tuple[Position, Any] | None = None
-        self._noted = 0.0
+        self._looked = 0.0
         self._lock = threading.Lock()
 
     def record(self, index: SliceIndex) -> None:
@@ -201,15 +208,20 @@ class Voyage:
             connection.close()
 
     def caught_up(self, position: Position) -> None:
-        """Nothing lies behind `position` on the server now; it counts once that much is in the bucket."""
-        with self._lock:
-            self._seen = (position, timezone.now())
-            if time.monotonic() - self._noted >= 1:
+        """Nothing lay behind `position` a moment ago; it counts once that much is in the bucket.
+
+        The moment is the server's to tell: word of it may be late, and commit times are of the server's clock.
+        """
+        if time.monotonic() - self._looked < 1:
+            return
+        self._looked = time.monotonic()
+        if (seen_us := self._idle(position)) is not None:
+            with self._lock:
+                self._seen = (position, from_us(seen_us))
                 self._note()
 
     def _note(self, **changed: Any) -> None:
         if self._seen and dict(self._seen[0]) == dict(self._stored):
-            self._noted = time.monotonic()
             changed["caught_up_at"], self._seen = self._seen[1], None
         if changed:
             healthy = {"ship_error": "", "ship_error_since": None, "ship_failures": 0, "ship_retry_at": None}

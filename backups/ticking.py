@@ -39,8 +39,10 @@ def tick() -> bool:
 
 def reclaim_jobs() -> None:
     """Jobs whose worker went silent are pending again; one that keeps ending its workers fails."""
-    silent = Job.objects.filter(state=Job.RUNNING, lease_until__lt=timezone.now())
-    for job in silent:
+    now = timezone.now()
+    # No lease is that long: a machine with a wrong clock wrote it, and may be gone.
+    absurd = Q(lease_until__gt=now + timedelta(seconds=2 * settings.EVEREST_LEASE_SECONDS))
+    for job in Job.objects.filter(Q(lease_until__lt=now) | absurd, state=Job.RUNNING):
         same = Job.objects.filter(pk=job.pk, state=Job.RUNNING, owner=job.owner, lease_until=job.lease_until)
         if job.cancel_requested:
             _end(job, same, Job.CANCELLED, "Cancelled.")
@@ -58,8 +60,9 @@ def _end(job, same, state, error) -> None:
 
 def ring_pending_jobs() -> None:
     """A doorbell may be lost, locked away with another machine, or unreadable."""
-    unheard = timezone.now() - timedelta(seconds=settings.EVEREST_RING_AGAIN_SECONDS)
-    waiting = Job.objects.filter(Q(rung_at=None) | Q(rung_at__lt=unheard), state=Job.PENDING).order_by("pk")
+    now, wait = timezone.now(), timedelta(seconds=settings.EVEREST_RING_AGAIN_SECONDS)
+    unheard = Q(rung_at=None) | Q(rung_at__lt=now - wait) | Q(rung_at__gt=now + wait)
+    waiting = Job.objects.filter(unheard, state=Job.PENDING).order_by("pk")
     for queue in set(Job.QUEUES.values()):
         # Where bells lie unheard already, all workers are busy: one more would only pile up.
         room = max(0, MOST_BELLS - get_broker(queue).queue_size())

@@ -96,7 +96,9 @@ class Cluster:
 
 
 def recent(moment: datetime) -> bool:
-    return timezone.now() - moment <= timedelta(seconds=settings.EVEREST_SILENCE_SECONDS)
+    """Not long ago; nor to come, as after a clock was set back."""
+    silence = timedelta(seconds=settings.EVEREST_SILENCE_SECONDS)
+    return -timedelta(seconds=START) <= timezone.now() - moment <= silence
 
 
 class Worker:

@@ -4,6 +4,7 @@ from backups.engine.mysql.changes import changed_rows, declared_in
 from backups.engine.mysql.dump import anchored
 from backups.engine.mysql.grants import grant_statements
 from backups.engine.mysql.gtid import at_or_before, contains, position_after
+from backups.engine.mysql.idle import Idle
 from backups.engine.mysql.load import LoadedCounts, load
 from backups.engine.mysql.preflight import preflight_source, preflight_target
 from backups.engine.mysql.replay import ReplayResult, replay
@@ -17,6 +18,7 @@ from backups.engine.mysql.target import prepare as prepare_target
 
 __all__ = [
     "Identity",
+    "Idle",
     "LoadedCounts",
     "ReplayResult",
     "RestoreResult",
