@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from pymysql.constants import CLIENT, COMMAND
 from backups.engine.archive import Archive
 from backups.engine.errors import Refused, Stopped, raise_first
 from backups.engine.manifest import Manifest, TableEntry
-from backups.engine.mysql import sqlfile, tsv
+from backups.engine.mysql import indexes, sqlfile, tsv
+from backups.engine.mysql.indexes import Deferred
 from backups.engine.mysql.schema import is_user
 from backups.engine.mysql.server import (
     Connection,
@@ -67,7 +68,8 @@ def load(
         with closing(_session(config)) as control:
             _make_room(control, manifest, replace, run)
             _create(control, [(schema.name, schema.create) for schema in manifest.schemas], archive, run)
-            _fill(config, archive, manifest, threads, run)
+            waiting = _defer(control, manifest, run)
+            _fill(config, archive, manifest, waiting, threads, run)
             finish = [(schema.name, schema.finish) for schema in manifest.schemas if schema.finish]
             broken = _create(control, finish, archive, run)
     except pymysql.MySQLError as error:
@@ -95,6 +97,8 @@ def _session(config: ServerConfig) -> Connection:
         "net_write_timeout": 3600,
         "wait_timeout": 31536000,
         "lock_wait_timeout": 60,
+        "innodb_strict_mode": 0,
+        **indexes.settings(connection),
     }
     if flavour_of(connection) == "mariadb":
         settings |= {"check_constraint_checks": 0, "max_statement_time": 0}
@@ -190,27 +194,56 @@ class _File:
             yield sentence
 
 
-def _fill(config: ServerConfig, archive: Archive, manifest: Manifest, threads: int, run: Run) -> None:
+def _defer(control: Connection, manifest: Manifest, run: Run) -> dict[tuple[str, str], Deferred]:
+    """Indexes of large tables that are built once the rows are in, by schema and table."""
+    large = [
+        (schema.name, table.name)
+        for schema in manifest.schemas
+        for table in schema.tables
+        if table.engine == "InnoDB" and table.rows >= indexes.BIG
+    ]
+    foreign = indexes.foreign_columns(control) if large else set()
+    found = {}
+    for place in large:
+        _stop_if_asked(run)
+        if deferred := indexes.defer(control, *place, foreign):
+            found[place] = deferred
+    return found
+
+
+def _fill(
+    config: ServerConfig,
+    archive: Archive,
+    manifest: Manifest,
+    waiting: Mapping[tuple[str, str], Deferred],
+    threads: int,
+    run: Run,
+) -> None:
     """All objects side by side, the largest tables first; the first failure ends the others."""
-    work = _Work(archive, manifest, run)
-    sizes = sorted(range(len(work.tables)), key=lambda n: -sum(ref.size for ref in work.tables[n].entry.objects))
-    work.waiting.extend((n, ref) for n in sizes for ref in work.tables[n].entry.objects)
-    busy = min(threads, len(work.waiting))
+    work = _Work(config, archive, manifest, waiting, run)
+    busy = min(threads, sum(len(table.waiting) for table in work.tables))
     if busy:
         with ThreadPoolExecutor(busy, thread_name_prefix="load") as pool:
-            outcomes = [pool.submit(work.run_all, config) for _ in range(busy)]
+            outcomes = [pool.submit(work.run_all) for _ in range(busy)]
         raise_first([outcome.exception() for outcome in outcomes])
     for table in work.tables:
         table.compare()
 
 
 class _Table:
-    """A table on its way in: its rows are counted over all of its objects."""
+    """A table on its way in: its rows are counted over all of its objects.
 
-    def __init__(self, schema: str, entry: TableEntry) -> None:
+    waiting: objects that nobody has begun.  left: how many are not in yet.
+    """
+
+    def __init__(self, schema: str, entry: TableEntry, deferred: Deferred | None) -> None:
         self.name = f"{schema}.{entry.name}"
         self.sql = f"LOAD DATA LOCAL INFILE 'rows' INTO TABLE {quote(schema)}.{quote(entry.name)} {entry.load}"
         self.entry = entry
+        self.deferred = deferred
+        self.size = sum(ref.size for ref in entry.objects)
+        self.waiting = deque(entry.objects)
+        self.left = len(entry.objects)
         self.rows = 0
 
     def compare(self) -> None:
@@ -223,30 +256,58 @@ class _Table:
 
 
 class _Work:
-    """What the threads share."""
+    """What the threads share.
 
-    def __init__(self, archive: Archive, manifest: Manifest, run: Run) -> None:
+    Each keeps to a table of its own while there is one: rows that come in the order of the key cost a server least.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        archive: Archive,
+        manifest: Manifest,
+        waiting: Mapping[tuple[str, str], Deferred],
+        run: Run,
+    ) -> None:
+        self.config = config
         self.archive = archive
         self.run = run
-        self.tables = [_Table(schema.name, entry) for schema in manifest.schemas for entry in schema.tables]
-        self.waiting: deque[tuple[int, DataRef]] = deque()
+        self.tables = [
+            _Table(schema.name, entry, waiting.get((schema.name, entry.name)))
+            for schema in manifest.schemas
+            for entry in schema.tables
+        ]
+        self.fresh = deque(sorted((table for table in self.tables if table.waiting), key=lambda table: -table.size))
+        self.begun: list[_Table] = []
         self.lock = threading.Lock()
         self.failed = threading.Event()
         self.total = manifest.rows
         self.done = 0
 
-    def run_all(self, config: ServerConfig) -> None:
+    def run_all(self) -> None:
         try:
-            with closing(_session(config)) as connection:
+            with closing(_session(self.config)) as connection:
+                table: _Table | None = None
                 while not self.failed.is_set():
-                    try:
-                        number, ref = self.waiting.popleft()
-                    except IndexError:
+                    table, ref = self._next(table)
+                    if table is None or ref is None:
                         return
-                    self._load(connection, self.tables[number], ref)
+                    self._load(connection, table, ref)
         except BaseException:
             self.failed.set()
             raise
+
+    def _next(self, mine: _Table | None) -> tuple[_Table, DataRef] | tuple[None, None]:
+        """The next object: of one's own table, of one that nobody has begun, or of the one with the most left."""
+        with self.lock:
+            if mine is None or not mine.waiting:
+                if self.fresh:
+                    mine = self.fresh.popleft()
+                    self.begun.append(mine)
+                else:
+                    self.begun = [table for table in self.begun if table.waiting]
+                    mine = max(self.begun, key=lambda table: len(table.waiting), default=None)
+            return (mine, mine.waiting.popleft()) if mine else (None, None)
 
     def _load(self, connection: Connection, table: _Table, ref: DataRef) -> None:
         try:
@@ -265,13 +326,27 @@ class _Work:
             table.rows += loaded
             self.done += loaded
             self.run.progress("load", self.done, self.total, "rows")
+            table.left -= 1
+            complete = table.left == 0
+        if complete and table.deferred:
+            self._build(connection, table, table.deferred)
+
+    def _build(self, connection: Connection, table: _Table, deferred: Deferred) -> None:
+        self.run.log(f"Building {len(deferred.keys)} indexes of {table.name}.")
+        try:
+            deferred.build(self.config, connection, self._poll)
+        except pymysql.MySQLError as error:
+            raise explain(error, f"Building the indexes of {table.name}") from error
 
     def _watched(self, parts: Iterator[bytes]) -> Iterator[bytes]:
         for part in parts:
-            _stop_if_asked(self.run)
-            if self.failed.is_set():
-                raise Stopped("Another part of the restore failed.")
+            self._poll()
             yield part
+
+    def _poll(self) -> None:
+        _stop_if_asked(self.run)
+        if self.failed.is_set():
+            raise Stopped("Another part of the restore failed.")
 
 
 def _objections(connection: Connection) -> list[str]:
