@@ -153,7 +153,7 @@ class Archive:
     def backups(self, timeline: str) -> list[str]:
         """The uuids of a timeline's committed backups."""
         folders = _folders(self.store, layout.backups_prefix(self.database, timeline))
-        return [backup for backup in folders if self._exists(self.manifest_key(timeline, backup))]
+        return [backup for backup in folders if self.has(self.manifest_key(timeline, backup))]
 
     def manifest_key(self, timeline: str, backup: str) -> str:
         return layout.manifest(self.database, timeline, backup)
@@ -174,7 +174,7 @@ class Archive:
 
     def find_slice(self, key: str) -> SliceIndex | None:
         """The slice with this index key, None where there is none."""
-        return self.read_slice(key) if self._exists(key) else None
+        return self.read_slice(key) if self.has(key) else None
 
     def slices(self, timeline: str, level: int = 0, after: int = -1) -> Iterator[SliceIndex]:
         """Committed slices of a level with a sequence above `after`, in order; several are fetched at once."""
@@ -225,9 +225,10 @@ class Archive:
     def read_database(self) -> dict[str, Any] | None:
         """What database.json says; None where there is none."""
         key = layout.database_record(self.database)
-        return dict(self.read_record(key, "database")) if self._exists(key) else None
+        return dict(self.read_record(key, "database")) if self.has(key) else None
 
-    def _exists(self, key: str) -> bool:
+    def has(self, key: str) -> bool:
+        """Whether there is an object with exactly this key."""
         with told(key):
             return any(info.key == key for info in islice(_listing(self.store, key), 1))
 

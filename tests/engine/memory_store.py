@@ -39,9 +39,9 @@ class MemoryStore:
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
         self._asked("list", prefix)
-        for key in sorted(self.objects):
+        for key, data in sorted(self.objects.items()):
             if key.startswith(prefix) and key > after:
-                yield ObjectInfo(key, len(self.objects[key]), datetime.now(UTC))
+                yield ObjectInfo(key, len(data), datetime.now(UTC))
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:

@@ -1,5 +1,7 @@
 """Verify, and the promise beneath it: no damaged byte of any object is ever handed on."""
 
+from dataclasses import replace
+
 import pytest
 
 from backups.engine import archive as module
@@ -7,13 +9,14 @@ from backups.engine import layout
 from backups.engine.archive import Archive
 from backups.engine.errors import Corrupt, Stopped, Transient
 from backups.engine.manifest import Manifest, SchemaEntry, TableEntry
-from backups.engine.slices import ship
+from backups.engine.slices import point, ship
 from backups.engine.types import Quiet
 from backups.engine.verify import verify
 from storages.stores.base import Unreachable
+from tests.engine import histories
 from tests.engine.histories import DATABASE, TIMELINE, at, engine
 from tests.engine.memory_store import MemoryStore
-from tests.engine.test_slices import chunks
+from tests.engine.test_slices import chunks, payload
 
 BACKUP = "00000000-0000-4000-8000-0000000000b1"
 
@@ -161,6 +164,65 @@ def test_a_sample_reads_every_nth_data_object_and_all_indexes(archive, store):
     read = [layout.parse(key).kind for action, key in store.calls if action == "get"]
     assert (read.count("index"), sum(kind.endswith("data") for kind in read)) == (4, 2)
     assert found.problems == []
+
+
+@pytest.fixture
+def merged(archive):
+    """The archive with slices 0 to 2 in one of level 1, beside it or, where they were given up, in their place."""
+    made = histories.merged(1, list(archive.slices(TIMELINE))[:3])
+    data = archive.put_data(made.data.key, [b"".join(b"".join(payload(n)) for n in (1, 2, 3))])
+    made = replace(made, data=data, raw_size=sum(len(b"".join(payload(n))) for n in (1, 2, 3)))
+    archive.write_slice(made)
+    return made
+
+
+def give_up(archive, *sequences):
+    archive.give_up(slices=[point(one) for one in archive.slices(TIMELINE) if one.sequence in sequences])
+
+
+@pytest.mark.parametrize("gone", [(), (0,), (1,), (2,), (0, 1, 2)])
+def test_levels_together_are_one_chain(archive, merged, gone):
+    give_up(archive, *gone)
+    assert report(archive).problems == []
+
+
+def test_a_merged_slice_is_read_through(archive, store, merged):
+    give_up(archive, 0, 1, 2)
+    for key in (merged.key, merged.data.key):
+        whole = store.objects[key]
+        store.objects[key] = whole[:-1] + bytes([whole[-1] ^ 1])
+        assert key in [problem.key for problem in report(archive).problems]
+        store.objects[key] = whole
+
+
+def test_a_hole_behind_a_merged_slice_is_found(archive, merged):
+    give_up(archive, 0, 1, 2)
+    ship(archive, TIMELINE, chunks(5, 6), archive.last_slice(TIMELINE), lambda index: None)
+    archive.give_up(slices=[point(one) for one in archive.slices(TIMELINE) if one.sequence == 3])
+    [problem] = report(archive).problems
+    assert "from at 3 to at 4 is missing" in problem.what
+
+
+@pytest.mark.parametrize("changed", [{"end": at(2)}, {"start": at(1)}])
+def test_a_merged_slice_that_is_not_what_its_parts_are_is_found(archive, store, merged, changed):
+    del store.objects[merged.key]
+    archive.write_slice(replace(merged, **changed))
+    assert merged.key in [problem.key for problem in report(archive).problems]
+
+
+def test_a_slice_that_is_given_up_meanwhile_is_no_finding(archive, store, merged, monkeypatch):
+    """Merging goes on beside a verification that has listed the small ones already."""
+    monkeypatch.setattr(module, "WAITS", ())
+    small = [point(one) for one in archive.slices(TIMELINE)][1:3]
+    get = store.get
+
+    def gone(key, offset=0, length=None):
+        if small and key == layout.index(DATABASE, TIMELINE, 0, 0):
+            archive.give_up(slices=[small.pop(), small.pop()])
+        return get(key, offset, length)
+
+    store.get = gone
+    assert report(archive).problems == []
 
 
 def test_a_stop_is_heard(archive):

@@ -5,6 +5,7 @@ from backups.engine.mysql.dump import anchored
 from backups.engine.mysql.grants import grant_statements
 from backups.engine.mysql.gtid import at_or_before, contains, position_after
 from backups.engine.mysql.idle import Idle
+from backups.engine.mysql.joining import may_follow, prove, split_head
 from backups.engine.mysql.load import LoadedCounts, load
 from backups.engine.mysql.preflight import preflight_source, preflight_target
 from backups.engine.mysql.replay import ReplayResult, replay
@@ -36,12 +37,15 @@ __all__ = [
     "identify",
     "inspect_target",
     "load",
+    "may_follow",
     "position_after",
     "preflight_source",
     "preflight_target",
     "prepare_target",
+    "prove",
     "put_back",
     "replay",
     "restore",
     "snapshot",
+    "split_head",
 ]
