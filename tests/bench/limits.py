@@ -10,6 +10,7 @@ from everest.demo.compare import Ask
 from everest.demo.servers import Server
 from tests.bench import peers, product, workloads
 from tests.bench.measures import Step, repeated, waited
+from tests.bench.planning import planning
 from tests.bench.stand import Stand
 from tests.bench.table import Limit, Row
 from tests.bench.workloads import SCHEMA
@@ -78,4 +79,9 @@ def memory(stand: Stand) -> Iterator[Row]:
         yield Limit("largest process of Everest, PSS", size / 2**20, "MB", 300, f"in {what}")
 
 
-ROWS: dict[str, Callable[[Stand], Iterator[Row]]] = {"commits": commits, "impact": impact, "memory": memory}
+ROWS: dict[str, Callable[[Stand], Iterator[Row]]] = {
+    "commits": commits,
+    "impact": impact,
+    "planning": planning,
+    "memory": memory,
+}

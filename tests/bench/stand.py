@@ -119,7 +119,7 @@ class Stand:
             subprocess.run(["cp", "-a", "--reflink=auto", str(base.folder / "data"), str(folder / "data")], check=True)
             (folder / "data" / "auto.cnf").unlink()
             os.sync()  # the copy is not written out while something is measured
-        server = self.start(folder.name, "--skip-replica-start")
+        server = self.start(folder.name, "--skip-replica-start", "--log-replica-updates=OFF")
         try:
             _warm(server)
             yield server, replace(target_config(server), tls="off")

@@ -11,8 +11,6 @@ from typing import Any
 
 from tests.bench.measures import Step
 
-MIB = 1 << 20
-
 
 @dataclass
 class Race:
@@ -93,22 +91,21 @@ def cells(line: dict[str, Any]) -> list[str]:
         return [line["what"], f"{line['value']:,.2f} {line['unit']}", "", "", line["target"], met, line["note"]]
     theirs, ratio = line["theirs"], line["ratio"]
     peer = f"{line['peer']}: {seconds(theirs['seconds'])}" if theirs else f"{line['peer']}: missing"
-    spent = ", ".join([f"Everest {line['everest']['cpu']:.2f}", *_shares(line["everest"])])
     return [
         line["what"], seconds(line["everest"]["seconds"]), peer, f"{ratio:.2f}" if ratio else "", line["target"], met,
-        f"CPU s: {spent}; {line['everest']['memory'] // MIB} MB",
+        f"{_spent(line['everest'])}" + (f"; peer {_spent(theirs)}" if theirs else ""),
     ]  # fmt: skip
 
 
-def _shares(step: dict[str, Any]) -> list[str]:
-    return [f"{name} {value:.2f}" for name, value in step["servers"].items()]
+def _spent(step: dict[str, Any]) -> str:
+    return " + ".join([f"{step['cpu']:.2f}", *(f"{name} {value:.2f}" for name, value in step["servers"].items())])
 
 
 def seconds(value: float) -> str:
     return f"{value:.3f} s" if value < 1 else f"{value:.2f} s"
 
 
-HEADINGS = ["what", "Everest", "peer", "times as fast", "target", "met", "where the time went"]
+HEADINGS = ["what", "Everest", "peer", "times as fast", "target", "met", "CPU seconds"]
 
 
 def lines(rows: Iterable[Row]) -> list[dict[str, Any]]:
