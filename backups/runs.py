@@ -12,7 +12,8 @@ from django.utils import timezone
 
 from backups import catalog, history, leases, moments, shipping, sweeping
 from backups.engine import layout, verify
-from backups.engine.errors import Corrupt, Gap, LeaseLost, Refused, Stopped
+from backups.engine.errors import Corrupt, Forked, Gap, LeaseLost, Refused, Stopped
+from backups.engine.types import Position
 from backups.models import Backup, Database, Job, Restore, Timeline
 from backups.queue import EXPECTED, JobRun, NotYet, unexpected
 from everest.models import Event
@@ -31,7 +32,7 @@ def backup(job: Job, run: JobRun) -> dict[str, Any]:
         return _result(row)
     if Restore.objects.filter(target=database, state=Restore.RUNNING).exists():
         raise NotYet(f"{database} is being restored into; the backup waits for that.")
-    timeline = begin_timeline(database)
+    timeline, since = begin_timeline(database)
     Backup.objects.filter(pk=row.pk).update(
         state=Backup.RUNNING, timeline=timeline, started_at=timezone.now(), error="", finished_at=None
     )
@@ -39,15 +40,20 @@ def backup(job: Job, run: JobRun) -> dict[str, Any]:
     catalog.write_description(database)
     if database.pitr:
         shipping.ring_ship()
-    manifest = database.module.snapshot(
-        database.config(),
-        database.archive(row.storage),
-        timeline=str(timeline.pk),
-        backup=str(row.pk),
-        name=row.name,
-        schedule=str(row.schedule_id or ""),
-        run=run,
-    )
+    try:
+        manifest = database.module.snapshot(
+            database.config(),
+            database.archive(row.storage),
+            timeline=str(timeline.pk),
+            backup=str(row.pk),
+            name=row.name,
+            schedule=str(row.schedule_id or ""),
+            run=run,
+            since=since,
+        )
+    except Forked as error:
+        shipping.end_timeline(timeline, Timeline.FORK, error)
+        raise NotYet(f"{error} The backup starts again, on a new timeline.") from error
     row.take_over(manifest, layout.manifest(str(database.pk), str(timeline.pk), str(row.pk)))
     _afterwards(row)
     return _result(row)
@@ -89,25 +95,45 @@ def _result(row: Backup) -> dict[str, Any]:
     return {"rows": row.rows, "size": row.size, "name": row.name}
 
 
-def begin_timeline(database: Database) -> Timeline:
-    """The open timeline, if it is this server's; with recovery on, shipping begins here or before."""
+def begin_timeline(database: Database) -> tuple[Timeline, Position]:
+    """The open timeline, if it is of this server and its log goes on, and a place on it.
+
+    With recovery on, shipping begins at this place or before.
+    """
     identity, position = database.identify()
     timeline = database.open_timeline
-    if timeline and timeline.server_uuid != identity.server_uuid:
-        known = _known_position(timeline)
-        if known is None or not database.module.at_or_before(known, position):
-            detail = f"Another server answers now: {identity.server_uuid} instead of {timeline.server_uuid}."
-            shipping.end_timeline(timeline, Timeline.REPLACED, detail)
-    start = dict(database.module.anchored(database.config(), position)) if database.pitr else None
-    return Timeline.open(database, identity.server_uuid, start)
+    if timeline:
+        _end_if_over(database, timeline, identity, position)
+    if not database.pitr:
+        return Timeline.open(database, identity.server_uuid, None), position
+    start = dict(database.module.anchored(database.config(), position))
+    return Timeline.open(database, identity.server_uuid, start), start
 
 
-def _known_position(timeline: Timeline) -> Any:
-    last = timeline.slices.order_by("sequence").last()
-    if last:
-        return last.end
+def _end_if_over(database: Database, timeline: Timeline, identity: Any, position: Position) -> None:
+    """A backup of another history must not lie on this one, whether shipping has found its end yet or not."""
+    known = _known_positions(timeline)
+    joined = known and all(database.module.at_or_before(one, position) for one in known)
+    if timeline.server_uuid != identity.server_uuid and not joined:
+        detail = f"Another server answers now: {identity.server_uuid} instead of {timeline.server_uuid}."
+        shipping.end_timeline(timeline, Timeline.REPLACED, detail)
+        return
+    try:
+        for one in known:
+            database.module.prove_same(database.config(), one)
+    except Forked as error:
+        shipping.end_timeline(timeline, Timeline.FORK, error)
+    except Gap as error:
+        if database.pitr:
+            shipping.end_timeline(timeline, Timeline.GAP, error)
+
+
+def _known_positions(timeline: Timeline) -> list[Position]:
+    """Where its newest slice ends and its newest backup lies, else where it begins."""
+    last = timeline.slices.filter(level=0).order_by("sequence").last()
     taken = timeline.backups.filter(state=Backup.SUCCEEDED).order_by("view_at").last()
-    return taken.position if taken else timeline.start_position
+    known = [one for one in (last and last.end, taken and taken.position) if one]
+    return known or [one for one in (timeline.start_position,) if one]
 
 
 # Restore

@@ -116,6 +116,47 @@ def test_a_log_that_is_reset_between_the_backup_and_the_first_slice_is_a_fork(
     assert shop.gap().end_reason == Timeline.FORK
 
 
+def test_a_backup_after_a_reset_that_shipping_has_not_seen_lies_on_a_timeline_of_its_own(
+    mysql_source: Server, mysql_target: Server, storage: BackupStorage, other: Database
+) -> None:
+    shop = make_shop(mysql_source, storage)
+    back_up(shop)
+    for number in range(2, 20):
+        add(mysql_source, number)
+    drain(shop)
+    before = content(mysql_source)
+    sql(mysql_source, "RESET BINARY LOGS AND GTIDS")
+    add(mysql_source, 20)
+    assert back_up(shop).timeline.number == 2
+    assert shop.timelines.get(number=1).end_reason == Timeline.FORK
+    restore(shop, other, "latest", timeline=shop.timelines.get(number=1))
+    assert not compare(before, content(mysql_target))
+
+
+def test_a_backup_during_which_the_log_is_reset_starts_again_on_a_new_timeline(
+    mysql_source: Server, storage: BackupStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make_shop(mysql_source, storage)
+    back_up(shop)
+    add(mysql_source, 2)
+    drain(shop)
+    write = catalog.write_description
+
+    def reset_first(database: Database) -> None:
+        monkeypatch.setattr(catalog, "write_description", write)
+        sql(mysql_source, "RESET BINARY LOGS AND GTIDS")
+        write(database)
+
+    monkeypatch.setattr(catalog, "write_description", reset_first)
+    second = shop.backup_now("second", ring=False)
+    job = second.jobs.get()
+    assert queue.run_job_now(job).state == Job.PENDING
+    assert not list(shop.archive(storage).backups(str(shop.timelines.get(number=1).pk)))[1:]
+    assert queue.run_job_now(job).state == Job.SUCCEEDED
+    second.refresh_from_db()
+    assert second.timeline.number == 2
+
+
 def test_the_log_may_be_purged_while_a_backup_runs(
     mysql_source: Server, mysql_target: Server, storage: BackupStorage, other: Database
 ) -> None:

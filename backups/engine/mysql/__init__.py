@@ -1,7 +1,7 @@
 """Everest for MySQL, Percona Server and MariaDB: the functions that the rest of the engine's users call."""
 
 from backups.engine.mysql.changes import changed_rows, declared_in
-from backups.engine.mysql.dump import anchored
+from backups.engine.mysql.dump import anchored, prove_same
 from backups.engine.mysql.grants import grant_statements
 from backups.engine.mysql.gtid import at_or_before, contains, position_after
 from backups.engine.mysql.idle import Idle
@@ -43,6 +43,7 @@ __all__ = [
     "preflight_target",
     "prepare_target",
     "prove",
+    "prove_same",
     "put_back",
     "replay",
     "restore",

@@ -10,6 +10,7 @@ import re
 import secrets
 import struct
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pymysql
@@ -143,6 +144,17 @@ def anchored(config: server.ServerConfig, position: Position) -> Position:
         return {**position, "file_id": born(config, position["file"])}
     except EngineError:
         return position
+
+
+def prove_same(config: server.ServerConfig, known: Position) -> None:
+    """Raise Forked or Gap where the server's log does not go on from a place that it had once."""
+    connection = server.connect(config, read_timeout=60)
+    try:
+        continuity.prove(connection, server.identify(connection), known, partial(born, config))
+    except pymysql.MySQLError as error:
+        raise server.explain(error, "Looking at the server's log") from error
+    finally:
+        connection._force_close()
 
 
 def _prepare(connection: pymysql.Connection[Any], replica_uuid: str) -> None:

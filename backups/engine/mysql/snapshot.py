@@ -14,9 +14,10 @@ import pymysql
 
 from backups.engine import layout
 from backups.engine.archive import Archive
-from backups.engine.errors import Refused, Stopped, Transient, raise_first
+from backups.engine.errors import Forked, Gap, Refused, Stopped, Transient, raise_first
 from backups.engine.manifest import Manifest, SchemaEntry, TableEntry
 from backups.engine.mysql import accounts, instants, sqlfile, tsv, view
+from backups.engine.mysql.dump import prove_same
 from backups.engine.mysql.exact import Look
 from backups.engine.mysql.grants import require_sight
 from backups.engine.mysql.schema import Reader, Schema, Table, innodb_name, numbers_of
@@ -33,7 +34,7 @@ from backups.engine.mysql.server import (
     quote,
 )
 from backups.engine.mysql.view import View
-from backups.engine.types import DataRef, Run
+from backups.engine.types import DataRef, Position, Run
 
 OBJECT = 32 << 20  # bytes of lines in one object: a table larger than that is several, cut between rows
 TRIES = 5
@@ -57,9 +58,12 @@ def snapshot(
     schedule: str,
     threads: int = 4,
     run: Run,
+    since: Position | None = None,
 ) -> Manifest:
     """Back up all user schemas; the manifest is written last and is what makes the objects a backup.
 
+    since: a place on the timeline.  Raises Forked where the log was begun anew after it: the backup is of another
+    history, and no manifest is written.
     Memory: about a megabyte a thread besides what the store's upload keeps, or the largest single row.
     Raises Refused, Transient, Stopped; what was put so far is then unreferenced and given up by retention.
     """
@@ -77,6 +81,8 @@ def snapshot(
             continue
         except pymysql.MySQLError as error:
             raise explain(error, "Reading from the server") from error
+        if since is not None:
+            _prove_same_history(config, since)
         archive.write_manifest(manifest)
         return manifest
     raise Transient(
@@ -84,6 +90,15 @@ def snapshot(
         meaning="Nothing was backed up.",
         next_step="Run the backup while no table is altered, or grant BACKUP_ADMIN (MySQL) so that changes wait.",
     )
+
+
+def _prove_same_history(config: ServerConfig, since: Position) -> None:
+    try:
+        prove_same(config, since)
+    except Forked:
+        raise
+    except Gap:
+        pass  # purged since, which is shipping's affair: the view needs no log before it
 
 
 @dataclass
