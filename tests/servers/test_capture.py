@@ -9,7 +9,7 @@ import pytest
 
 from backups.engine.errors import LeaseLost, Stopped, Transient
 from backups.engine.mysql import stream
-from backups.engine.mysql.events import MAGIC
+from backups.engine.mysql.events import MAGIC, read
 from backups.engine.types import Quiet
 from tests.helpers import wait_for
 from tests.servers.capturing import Source, bytes_of, ddl, mysqlbinlog, transactions, used_up
@@ -77,6 +77,23 @@ def test_resuming_gives_only_what_is_new(source):
     assert len(transactions(first)) == len(transactions(second)) == 1
     assert second[0].chunk.start == first[0].chunk.end
     assert bytes_of(first + second) in log_bytes(source, start["file"])
+
+
+def test_a_log_without_checksums_is_resumed_in_the_middle_of_a_file(source):
+    """The server sends a format description with position and birth cleared, and a checksum of before."""
+    try:
+        source.run("SET GLOBAL binlog_checksum = NONE", "INSERT INTO t (v) VALUES ('old')")
+        start = source.position()
+        source.run("INSERT INTO t (v) VALUES ('first')")
+        first = source.drain(start)
+        source.run("INSERT INTO t (v) VALUES ('second')")
+        second = source.drain(first[-1].chunk.end)
+    finally:
+        source.run("SET GLOBAL binlog_checksum = CRC32")
+    for got in (first, second):
+        (transaction,) = transactions(got)
+        assert transaction.changes[0].inserts == 1
+        assert sum(1 for _ in read([got[0].data])) > 2  # every checksum that a slice has is right
 
 
 def test_chunks_are_cut_by_size_between_transactions(source):

@@ -274,6 +274,19 @@ def format_description(event: Event) -> FormatDescription:
     return FormatDescription(version, server_version, created, lengths, checksum)
 
 
+def as_written(event: Event) -> Event:
+    """A format description that came over a connection, proven, and with a checksum that can be proven again.
+
+    For a place in the middle of a file a server clears position and birth in it; without checksums in the log it
+    leaves this one, too, as it was.
+    """
+    if event.log_pos or format_description(event).checksum:
+        verify(event)
+        return event
+    closed = event._replace(flags=event.flags & ~FLAG_IN_USE)
+    return with_checksum(FORMAT_DESCRIPTION, closed, event.body, CHECKSUM_SIZE)
+
+
 def file_id(event: Event) -> str:
     """What tells a log file from another of the same name: the birth, server id and version of its first event."""
     return f"{event.timestamp}-{event.server_id}-{format_description(event).server_version}"

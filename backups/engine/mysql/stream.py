@@ -167,7 +167,7 @@ class Reader:
             self.pos = place[1]
 
     def _format(self, event: Event) -> None:
-        events.verify(event)
+        event = events.as_written(event)
         if self.grouper and self.grouper.summary:
             raise Corrupt("A log file ends inside a transaction.")
         description = events.format_description(event)
