@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from everest.demo.compare import Ask
 from everest.demo.servers import Server
 from tests.bench import peers, product, workloads
-from tests.bench.measures import Step, repeated, waited
+from tests.bench.measures import Failed, Step, repeated, waited
 from tests.bench.planning import planning
 from tests.bench.stand import Stand
 from tests.bench.table import Limit, Row
@@ -72,6 +75,25 @@ def _commits(connection: Any) -> int:
     return int(Ask(connection)("SHOW GLOBAL STATUS LIKE 'Com_commit'")[0][1])
 
 
+def pages(stand: Stand) -> Iterator[Row]:
+    """Every page of an installation that has grown for years."""
+    found = _scale("pages", stand.size.installation)
+    slowest = max(found, key=lambda name: float(found[name]["p95_ms"]))
+    most = max(found, key=lambda name: int(found[name]["queries"]))
+    held = ", ".join(f"{count:,} {what}" for what, count in stand.size.installation)
+    yield Limit("pages, p95 of the slowest", found[slowest]["p95_ms"], "ms", 100, f"{held}; {slowest} of {len(found)}")
+    yield Limit("pages, queries of the one with most", found[most]["queries"], "queries", None, most)
+
+
+def _scale(name: str, options: tuple[tuple[str, int], ...]) -> dict[str, Any]:
+    """What a measure of tests/scale found."""
+    argv = [sys.executable, "-m", f"tests.scale.{name}", "--json", *(f"--{key}={value}" for key, value in options)]
+    ran = subprocess.run(argv, stdout=subprocess.PIPE, text=True)
+    if ran.returncode:
+        raise Failed(f"tests.scale.{name} ended with {ran.returncode}")
+    return dict(json.loads(ran.stdout))
+
+
 def memory(stand: Stand) -> Iterator[Row]:
     """Of everything that Everest was seen to do in this run."""
     if stand.largest:
@@ -83,5 +105,6 @@ ROWS: dict[str, Callable[[Stand], Iterator[Row]]] = {
     "commits": commits,
     "impact": impact,
     "planning": planning,
+    "pages": pages,
     "memory": memory,
 }

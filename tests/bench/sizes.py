@@ -19,6 +19,7 @@ class Size:
     """rows: of each of the four sysbench tables.  seconds: of sysbench.  transactions: of the other workloads.
 
     log_file: bytes at which the source begins another log file.  commit_seconds, impact_seconds: of these two rows.
+    installation: how much of what the pages show.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Size:
     commit_seconds: int
     impact_seconds: int
     rounds: int
+    installation: tuple[tuple[str, int], ...]
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -46,6 +48,10 @@ class Size:
         )
 
 
-SMALL = Size("small", 10_000, 3, 16, 1_000, 500, 50_000, "256M", "4M", 10, 3, 1)
-FULL = Size("full", 300_000, 60, 16, 20_000, 2_000, 1_000_000, "2G", "32M", 60, 15, 3)
+def _installation(databases: int) -> tuple[tuple[str, int], ...]:
+    return ("databases", databases), ("backups", databases * 100), ("slices", databases * 1_000)
+
+
+SMALL = Size("small", 10_000, 3, 16, 1_000, 500, 50_000, "256M", "4M", 10, 3, 1, _installation(50))
+FULL = Size("full", 300_000, 60, 16, 20_000, 2_000, 1_000_000, "2G", "32M", 60, 15, 3, _installation(1_000))
 SIZES = {size.name: size for size in (SMALL, FULL)}
