@@ -1,7 +1,7 @@
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 
-from backups.models import Backup, Database, Job, Restore, Schedule, Slice, Timeline, WorkerState
+from backups.models import Backup, Database, Job, Restore, Schedule, Slice, Span, Timeline, WorkerState
 from everest.admin import Shown, confirmed
 
 
@@ -23,6 +23,7 @@ class TimelineAdmin(Shown):
     list_display = ["database", "number", "started_at", "ended_at", "end_reason"]
     list_filter = ["end_reason"]
     search_fields = ["database__name"]
+    list_select_related = ["database"]
 
 
 @admin.register(Schedule)
@@ -30,6 +31,7 @@ class ScheduleAdmin(Shown):
     list_display = ["name", "database", "cron", "time_zone", "active", "next_run", "last_run"]
     list_filter = ["active"]
     search_fields = ["name", "database__name"]
+    list_select_related = ["database"]
 
 
 @admin.register(Backup)
@@ -43,8 +45,16 @@ class BackupAdmin(Shown):
 @admin.register(Slice)
 class SliceAdmin(Shown):
     list_display = ["key", "level", "sequence", "count", "size", "written_at"]
-    search_fields = ["key"]
-    show_full_result_count = False
+    search_fields = ["timeline__database__name__exact"]
+    ordering = ["-pk"]
+
+
+@admin.register(Span)
+class SpanAdmin(Shown):
+    list_display = ["__str__", "timeline", "floor"]
+    search_fields = ["timeline__database__name"]
+    ordering = ["-pk"]
+    list_select_related = ["timeline__database", "floor"]
 
 
 @admin.register(Restore)

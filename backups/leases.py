@@ -9,12 +9,12 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from backups.engine.errors import Transient
 from backups.engine.types import Run
-from backups.models import Database, Restore, Timeline
+from backups.models import Backup, Database, Restore, Slice, Timeline
 from backups.queue import Pulse, new_owner
 
 LONGEST_WAIT = timedelta(seconds=300)  # after a failure
@@ -47,7 +47,8 @@ def release(database: Database, owner: str) -> None:
 def wanted():
     """Databases with something to ship; one that is being restored into is left to the restore."""
     restoring = Restore.objects.filter(state=Restore.RUNNING).values("target")
-    begun = Q(start_position__isnull=False) | Q(backups__state="succeeded") | Q(slices__isnull=False)
+    taken = Exists(Backup.objects.filter(timeline=OuterRef("pk"), state=Backup.SUCCEEDED))
+    begun = Q(start_position__isnull=False) | taken | Exists(Slice.objects.filter(timeline=OuterRef("pk")))
     open_ones = Timeline.objects.filter(begun, ended_at=None).values("database")
     shipped = Database.objects.filter(pitr=True, paused=False, pitr_storage__isnull=False, pk__in=open_ones)
     return shipped.exclude(pk__in=restoring)

@@ -22,6 +22,7 @@ from backups.models import Backup, Database, Slice, Timeline
 from backups.models.timeline import from_us
 from backups.queue import EXPECTED, Pulse, new_owner, ring, stopping, unexpected
 from everest.models import Event
+from storages.models import BackupStorage
 
 log = logging.getLogger("everest.work")
 
@@ -230,14 +231,12 @@ class Voyage:
 
 def last_slice(database: Database, timeline: Timeline) -> SliceIndex | None:
     """The newest slice in any bucket that this timeline has been shipped to."""
-    storages = {database.pitr_storage, *(one.storage for one in _newest_by_storage(timeline))}
-    found = [database.archive(storage).last_slice(str(timeline.pk)) for storage in storages]
+    found = [database.archive(one).last_slice(str(timeline.pk)) for one in _shipped_to(database, timeline)]
     return max((one for one in found if one), key=lambda one: one.sequence, default=None)
 
 
-def _newest_by_storage(timeline: Timeline):
-    names = timeline.slices.order_by().values_list("storage", flat=True).distinct()
-    return [timeline.slices.filter(storage=name).select_related("storage").last() for name in names]
+def _shipped_to(database: Database, timeline: Timeline) -> set[BackupStorage]:
+    return {database.pitr_storage, *timeline.storages.all()}
 
 
 def adopt(database: Database, timeline: Timeline, last: SliceIndex | None) -> None:
@@ -246,7 +245,7 @@ def adopt(database: Database, timeline: Timeline, last: SliceIndex | None) -> No
     known = newest.sequence if newest else -1
     if last is None or last.sequence <= known:
         return
-    for storage in {database.pitr_storage, *(one.storage for one in _newest_by_storage(timeline))}:
+    for storage in _shipped_to(database, timeline):
         for index in database.archive(storage).slices(str(timeline.pk), after=known):
             Slice.record(timeline, storage, index)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from everest.secrets import SecretField
@@ -102,16 +101,8 @@ class BackupStorage(models.Model):
         return result
 
     def used_by(self) -> dict[str, list[str]]:
-        """What uses this storage: {database's name: ["backups", "schedules", ...]}.
-
-        storages knows nothing of backups, so it follows whatever relations point here.  The owner's few rows are
-        walked, never the many that point here.
-        """
-        users: dict[str, list[str]] = {}
-        for relation in self._meta.related_objects:
-            for name, kind in owners(relation, self):
-                users.setdefault(name, []).append(kind)
-        return {name: sorted(set(kinds)) for name, kinds in sorted(users.items())}
+        """What uses this storage: {database's name: ["backups", "schedules", ...]}."""
+        return users([self])[self.pk]
 
     @property
     def health(self) -> str:
@@ -120,15 +111,31 @@ class BackupStorage(models.Model):
         return "down" if self.check_error else "healthy"
 
 
-def owners(relation, storage):
-    """(owner's name, kind of use) of each owner of rows that point to this storage by this relation."""
+def users(storages) -> dict[int, dict[str, list[str]]]:
+    """As `used_by`, of several storages in as many queries.
+
+    storages knows nothing of backups, so it follows whatever relations point here.  What belongs to a timeline
+    alone is told by the timeline: those rows come by the million.
+    """
+    found: dict[int, dict[str, set[str]]] = {storage.pk: {} for storage in storages}
+    for relation in BackupStorage._meta.related_objects:
+        if has_field(relation.related_model, "timeline") and not has_field(relation.related_model, "database"):
+            continue
+        for storage, name, kind in uses(relation, list(found)):
+            found[storage].setdefault(name, set()).add(kind)
+    return {pk: {name: sorted(kinds) for name, kinds in sorted(of.items())} for pk, of in found.items()}
+
+
+def uses(relation, storages):
+    """(storage, owner's name, kind of use) of each owner of rows that point to storages by this relation."""
     model, here = relation.related_model, relation.field.name
-    link = next((name for name in ("database", "timeline") if has_field(model, name)), None)
-    if link is None:
-        return [(str(row), str(relation.field.verbose_name)) for row in model.objects.filter(**{here: storage})]
-    pointing = model.objects.filter(**{link: OuterRef("pk"), here: storage})
-    rows = model._meta.get_field(link).related_model.objects.filter(Exists(pointing))
-    return [(str(getattr(row, "database", row)), str(model._meta.verbose_name_plural)) for row in rows]
+    owned = has_field(model, "database")
+    rows = model.objects.filter(**{f"{here}__in": storages}).order_by()
+    pairs = list(rows.values_list(here, "database" if owned else "pk").distinct())
+    owner = model._meta.get_field("database").related_model if owned else model
+    names = dict(owner.objects.filter(pk__in={pk for _, pk in pairs}).values_list("pk", "name"))
+    kind = model._meta.verbose_name_plural if owned else relation.field.verbose_name
+    return [(storage, names[pk], str(kind)) for storage, pk in pairs]
 
 
 def has_field(model, name) -> bool:

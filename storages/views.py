@@ -9,12 +9,14 @@ from everest.forms import posted
 from everest.people import ADMINISTRATOR, VIEWER, needs, note
 from everest.secrets import SecretLost
 from storages.forms import StorageForm
-from storages.models import BackupStorage
+from storages.models import BackupStorage, users
 
 
 @needs(VIEWER)
 def storages(request):
-    rows = [(storage, storage.used_by()) for storage in BackupStorage.objects.all()]
+    found = list(BackupStorage.objects.all())
+    by = users(found)
+    rows = [(storage, list(by[storage.pk].items())) for storage in found]
     return render(request, "storages/storages.html", {"rows": rows})
 
 

@@ -57,6 +57,13 @@ class Backup(models.Model):
     class Meta:
         ordering = ["-created_at"]
         constraints = [models.UniqueConstraint(fields=["database", "name"], name="backup_names_differ")]
+        indexes = [
+            models.Index(fields=["database", "created_at"]),
+            models.Index(fields=["database", "state", "view_at"]),
+            models.Index(fields=["timeline", "state", "view_at"]),
+            models.Index(fields=["schedule", "created_at"]),
+            models.Index(fields=["storage", "database"]),
+        ]
 
     def __str__(self):
         return self.name
@@ -195,7 +202,7 @@ class Slice(models.Model):
     written_at = models.DateTimeField()
 
     class Meta:
-        ordering = ["timeline", "level", "sequence"]
+        ordering = ["timeline_id", "level", "sequence"]
         constraints = [models.UniqueConstraint(fields=["timeline", "level", "sequence"], name="one_slice_a_sequence")]
         indexes = [models.Index(fields=["timeline", "level", "last_us"])]
 
@@ -212,6 +219,7 @@ class Slice(models.Model):
                 sequence=index.sequence,
                 defaults={"storage": storage, **cls._described(index)},
             )
+            timeline.storages.add(storage)
             if new and index.level == 0:  # merging changes nothing of what can be restored
                 timeline.grow(row.point())
         return row

@@ -244,6 +244,19 @@ class Database(models.Model):
         ranges = self.ranges()
         return ranges[-1].last if ranges else None
 
+    @classmethod
+    def look_up(cls, databases):
+        """Note on each, in two queries for all, what a list shows: `newest`, a Recoverable or None, and `unmended`."""
+        newest = Span.objects.filter(timeline__database=OuterRef("pk")).order_by("-timeline__number", "-first_us")
+        lasts = cls.objects.filter(pk__in=[one.pk for one in databases]).annotate(span=newest.values("pk")[:1])
+        spans = Span.objects.filter(pk__in=lasts.values("span")).select_related("timeline", "floor__storage")
+        of = {span.timeline.database_id: span for span in spans}
+        gaps = {line.database_id: line for line in unmended().filter(database__in=lasts).order_by("number")}
+        for one in databases:
+            span = of.get(one.pk)
+            one.newest = span and one.recoverable(span, span.timeline, newest=True)
+            one.unmended = gaps.get(one.pk)
+
     def gap(self) -> Timeline | None:
         """The timeline that ended in a gap which no later backup has mended yet."""
         return unmended().filter(database=self).order_by("number").last()
@@ -273,8 +286,10 @@ class Database(models.Model):
     def archives(self):
         """One a storage, by its name, for every storage that holds something of this database."""
         storages = BackupStorage.objects.filter(
-            models.Q(backups__database=self) | models.Q(slices__timeline__database=self) | models.Q(pitr_databases=self)
-        ).distinct()
+            models.Q(pk=self.pitr_storage_id)
+            | Exists(self.backups.filter(storage=OuterRef("pk")))
+            | Exists(self.timelines.filter(storages=OuterRef("pk")))
+        )
         return {storage.name: self.archive(storage) for storage in storages}
 
     def describe_soon(self):

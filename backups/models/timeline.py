@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from backups.engine import engine, plan
 from backups.engine.types import BackupPoint, SlicePoint
+from storages.models import BackupStorage
 
 MOST_GROWING = 50  # spans that one more slice may change: backups that it catches up with
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,6 +64,7 @@ class Timeline(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     end_reason = models.CharField(max_length=16, blank=True, choices=REASONS)
     end_detail = models.TextField(blank=True)
+    storages = models.ManyToManyField(BackupStorage, related_name="timelines", editable=False)  # that hold its slices
     spanned = models.BooleanField(default=False, editable=False, help_text="Its spans say what its other rows say")
 
     class Meta:

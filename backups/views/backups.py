@@ -5,6 +5,7 @@ import json
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
+from django.db.models import OuterRef
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
@@ -23,19 +24,24 @@ PAGE = 50
 def backups(request, pk):
     context = tab(request, pk, "backups")
     database = context["database"]
-    rows = database.backups.select_related("storage", "schedule").prefetch_related("jobs")
+    rows = database.backups.select_related("storage", "schedule")
+    schedules = with_last_results(database.schedules.select_related("storage"))
     context |= {
         "page": Paginator(rows, PAGE).get_page(request.GET.get("page")),
-        "schedules": [with_last_result(one) for one in database.schedules.select_related("storage")],
-        "active_count": database.schedules.filter(active=True).count(),
+        "schedules": schedules,
+        "active_count": sum(one.active for one in schedules),
         "any_storage": BackupStorage.objects.exists(),
     }
     return render(request, "backups/backups.html", context)
 
 
-def with_last_result(schedule):
-    schedule.last_backup = schedule.backups.order_by("-created_at").first()
-    return schedule
+def with_last_results(schedules):
+    newest = Backup.objects.filter(schedule=OuterRef("pk")).order_by("-created_at")
+    found = list(schedules.annotate(last_pk=newest.values("pk")[:1]))
+    lasts = Backup.objects.in_bulk([one.last_pk for one in found if one.last_pk])
+    for one in found:
+        one.last_backup = lasts.get(one.last_pk)
+    return found
 
 
 def get_backup(pk):

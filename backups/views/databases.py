@@ -4,18 +4,20 @@ from datetime import timedelta
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
-from django.db.models import Count, OuterRef, Q, Subquery
+from django.core.paginator import Paginator
+from django.db.models import Count, Exists, OuterRef, Q, Subquery
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from backups.forms import DatabaseForm, HoursForm, PitrForm
-from backups.models import Backup, Database, Job
+from backups.models import Backup, Database, Job, Slice
 from backups.picture import draw
 from everest.forms import TypedNameForm, posted
 from everest.people import ADMINISTRATOR, OPERATOR, VIEWER, needs, note
 from storages.models import BackupStorage
 
+PAGE = 50
 WINDOWS = {"day": timedelta(days=1), "week": timedelta(days=7), "month": timedelta(days=30), "all": None}
 
 
@@ -42,7 +44,9 @@ def matching(request):
         found = found.filter(Q(name__icontains=word) | Q(host__icontains=word) | Q(version__icontains=word))
     if state:
         found = found.filter(status=state)
-    return {"databases": found, "q": words, "state": state, "states": ["up", "down", "restoring", "unknown"]}
+    page = Paginator(found.defer("checks", "verified"), PAGE).get_page(request.GET.get("page"))
+    Database.look_up(page)
+    return {"page": page, "q": words, "state": state, "states": ["up", "down", "restoring", "unknown"]}
 
 
 def first_steps():
@@ -108,7 +112,7 @@ def tab(request, pk, name):
 def gap_of(database):
     """The gap that no backup has mended, and the last moment before it."""
     gap = database.gap()
-    before = [one.last for one in database.ranges() if one.timeline.pk == gap.pk] if gap else []
+    before = [one.last for one in database.ranges_of(gap)] if gap else []
     return {"gap": gap, "gap_since": max(before, default=gap.ended_at) if gap else None}
 
 
@@ -145,9 +149,9 @@ def open_jobs(database):
 
 
 def last_slice(database):
-    from backups.models import Slice
-
-    return Slice.objects.filter(timeline__database=database).order_by("-timeline__number", "-written_at").first()
+    shipped = Exists(Slice.objects.filter(timeline=OuterRef("pk"), level=0))
+    line = database.timelines.filter(shipped).order_by("-number").first()
+    return line and line.slices.filter(level=0).order_by("-sequence").first()
 
 
 @needs(VIEWER)

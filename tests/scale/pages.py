@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict]:
-    """{page: status, queries, p95_ms (CPU and waiting of the request), bytes}."""
+    """{page: status, queries, p95_ms of CPU (queries included: SQLite works in the same thread), bytes}."""
     os.environ |= {"EVEREST_DATA": str(folder), "DJANGO_SETTINGS_MODULE": "everest.settings", "EVEREST_HTTPS": "0"}
     import django
 
@@ -79,17 +79,17 @@ def ask(url: str, rounds: int) -> dict:
     client.force_login(User.objects.get(username="scale"))
     if rounds > 1:
         client.get(url)  # what is loaded once (templates, admin) is not what a page costs
-    began = time.perf_counter()
     with CaptureQueriesContext(connection) as queries:
         response = client.get(url)
-    times = [time.perf_counter() - began]
+    asked = len(queries)
+    times = []
     while len(times) < rounds and sum(times) < MOST:
-        began = time.perf_counter()
+        began = time.thread_time()
         response = client.get(url)
-        times.append(time.perf_counter() - began)
+        times.append(time.thread_time() - began)
     p95 = sorted(times)[max(-(-len(times) * 95 // 100) - 1, 0)]
     size = len(b"".join(response)) if response.streaming else len(response.content)
-    return {"status": response.status_code, "queries": len(queries), "p95_ms": p95 * 1000, "bytes": size}
+    return {"status": response.status_code, "queries": asked, "p95_ms": p95 * 1000, "bytes": size}
 
 
 if __name__ == "__main__":

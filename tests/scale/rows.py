@@ -1,156 +1,150 @@
-"""The rows of the table: each a function from the stand to what was measured."""
+"""Rows as a large installation has them, and no server behind them: what the pages are measured with."""
 
 from __future__ import annotations
 
-import shutil
-import statistics
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
+import itertools
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
-from backups.engine.mysql.server import ServerConfig
-from everest.demo.servers import Server
-from tests.bench import peers, product, workloads
-from tests.bench.measures import Step, measure
-from tests.bench.peers import run
-from tests.bench.proof import digest, prove
-from tests.bench.stand import Stand
-from tests.bench.table import Limit, Race, Row
-from tests.bench.workloads import SCHEMA, WORKLOADS, Workload
+from django.contrib.auth.models import Group
+from django.db import connection, transaction
+from django.utils import timezone
 
-DUMPED = "mysqldump | zstd -1"
-MYDUMPER = "mydumper, compressed"
-SOURCED = "mysql < dump.sql"
-MYLOADER = "myloader"
-THREADS = 4  # as many as Everest's default
-RAW = "mysqlbinlog --raw"
-RAW_SHIPPED = "mysqlbinlog --raw, zstd -1, S3 copy"
-PIPED = "mysqlbinlog | mysql"
-APPLIER = "applier, 4 workers"
-REPLAY_TARGETS = {
-    "oltp": {PIPED: 20, APPLIER: 5},
-    "insert": {PIPED: 3},
-    "wide": {PIPED: 3},
-    "keyless": {PIPED: 1},
-    "statement": {PIPED: 1},
-}
+from backups.models import Backup, Database, Job, Restore, Schedule, Slice, Timeline, WorkerState
+from backups.models.timeline import to_us
+from everest.models import Event, User
+from everest.people import ADMINISTRATOR, make_groups
+from storages.models import BackupStorage
+
+SERVER = "11111111-2222-3333-4444-555555555555"
+YEAR = timedelta(days=365)
+BUSIEST = 10  # one database holds a tenth of all backups and slices
+STORAGES = 20
 
 
-def capture(stand: Stand) -> Iterator[Row]:
-    size, source = stand.size, stand.source
-    config = stand.fresh_source()
-    workloads.prepare_oltp(source, size)
-    start = stand.position()
-    WORKLOADS[0].run(source, size)
-    files = stand.log_files(start)
-    place = stand.place()
-    alone: dict[str, list[Step]] = {"everest": [], RAW: []}
-    whole: dict[str, list[Step]] = {"everest": [], RAW_SHIPPED: []}
-    for number in range(size.rounds):
-        folder = stand.folder / f"raw-{number}"
-        whole["everest"].append(stand.measured(product.shipped, config, start, place.elsewhere()))
-        whole[RAW_SHIPPED].append(
-            stand.measured(peers.binlog_shipped, stand.installation, config, files, folder, place.store)
-        )
-        shutil.rmtree(folder)
-        alone["everest"].append(stand.measured(product.captured, config, start))
-        alone[RAW].append(stand.measured(peers.binlog_raw, stand.installation, config, files, folder))
-        shutil.rmtree(folder)
-    yield Race("capture to S3, compressed", whole.pop("everest"), whole, {RAW_SHIPPED: 1.5})
-    yield Race("capture, thrown away", alone.pop("everest"), alone, {RAW: 1.0})
+def place(number: int) -> dict:
+    return {"server": SERVER, "file": "binlog.000004", "pos": number, "file_id": "1", "gtids": f"{SERVER}:1-{number}"}
 
 
-def snapshot(stand: Stand) -> Iterator[Row]:
-    """A backup of the sysbench tables, and their load into an empty server."""
-    size, source = stand.size, stand.source
-    config = stand.fresh_source()
-    workloads.prepare_oltp(source, size)
-    wanted, place = digest(source), stand.place()
-    taken: dict[str, list[Step]] = {"everest": [], DUMPED: [], MYDUMPER: []}
-    loads: dict[str, list[Step]] = {"everest": [], SOURCED: [], MYLOADER: []}
-    for number in range(size.rounds):
-        dump, folder = stand.folder / "dump.sql", stand.folder / f"mydumper-{number}"
-        taken["everest"].append(stand.measured(product.snapshot, config, place))
-        taken[DUMPED].append(
-            stand.measured(peers.dumped, stand.installation, config, [SCHEMA], dump.with_suffix(".sql.zst"))
-        )
-        taken[MYDUMPER].append(stand.measured(peers.mydumped, config, [SCHEMA], folder, THREADS))
-        run(["zstd", "-d", "-q", "-f", str(dump.with_suffix(".sql.zst"))])
-        ways: dict[str, tuple[Any, ...]] = {
-            "everest": (product.loaded, place, taken["everest"][-1].result),
-            SOURCED: (peers.sourced, stand.installation, dump),
-            MYLOADER: (peers.myloaded, folder, THREADS),
-        }
-        for name, (work, *arguments) in ways.items():
-            with stand.target() as (server, account):
-                loads[name].append(stand.measured(work, account, *arguments, server=server))
-                prove(f"load by {name}", wanted, server)
-        shutil.rmtree(folder)
-    yield Race(
-        "snapshot, compressed (Everest to S3, the others to files)",
-        taken.pop("everest"),
-        taken,
-        {DUMPED: 1.5, MYDUMPER: 1},
+def administrator() -> User:
+    make_groups()
+    user = User.objects.create_user("scale", password="correct horse battery", is_staff=True, is_superuser=True)
+    user.groups.add(Group.objects.get(name=ADMINISTRATOR))
+    return user
+
+
+@transaction.atomic
+def seed(databases: int, backups: int, slices: int, storages: int = STORAGES) -> Database:
+    """Fill the metadata; return the busiest database.  Each has a gap in its year and is shipped now."""
+    WorkerState.seen(WorkerState.TICK)
+    places = [_storage(number) for number in range(storages)]
+    busiest, *others = Database.objects.bulk_create(_database(number, places) for number in range(databases))
+    made = [busiest, *others]
+    share = (backups // BUSIEST, slices // BUSIEST) if others else (backups, slices)
+    _history(busiest, *share)
+    for database in others:
+        _history(database, (backups - share[0]) // len(others), (slices - share[1]) // len(others))
+    _in_batches(Event, (_event(number, made) for number in range(backups)))
+    _in_batches(Restore, (_restore(number, busiest, made) for number in range(databases)))
+    for line in Timeline.objects.select_related("database"):
+        line.storages.add(line.database.pitr_storage_id)
+        line.respan()
+    return busiest
+
+
+def _in_batches(model: type, rows: Iterable) -> None:
+    """As bulk_create, which on SQLite puts only some dozen rows into one statement."""
+    fields = [field for field in model._meta.local_concrete_fields if field.get_internal_type() != "BigAutoField"]
+    columns = ", ".join(connection.ops.quote_name(field.column) for field in fields)
+    sql = f"INSERT INTO {model._meta.db_table} ({columns}) VALUES ({', '.join(['%s'] * len(fields))})"
+    values = ([field.get_db_prep_save(field.pre_save(row, True), connection) for field in fields] for row in rows)
+    with connection.cursor() as cursor:
+        while batch := list(itertools.islice(values, 5_000)):
+            cursor.executemany(sql, batch)
+
+
+def _storage(number: int) -> BackupStorage:
+    return BackupStorage.objects.create(
+        name=f"storage-{number}", bucket=f"bucket-{number}", region="eu", endpoint="http://127.0.0.1:1",
+        access_key="key", secret_key="secret", checked_at=timezone.now(), conditional_put=True,
+    )  # fmt: skip
+
+
+def _database(number: int, places: list[BackupStorage]) -> Database:
+    return Database(
+        name=f"database-{number:05d}", host=f"db{number}.example.com", user="everest", password="secret",
+        flavour="mysql", version="9.7.0", server_uuid=SERVER, status="down" if number % 50 == 7 else "up",
+        checked_at=timezone.now(), pitr=True, pitr_storage=places[number % len(places)],
+        pitr_interval=10, caught_up_at=timezone.now(),
+    )  # fmt: skip
+
+
+def _history(database: Database, backups: int, slices: int) -> None:
+    """Half of it before a gap; on every tenth database nothing has mended the gap yet."""
+    now, half = timezone.now(), YEAR / 2
+    old = Timeline(
+        database=database, number=1, server_uuid=SERVER, started_at=now - YEAR, start_position=place(1),
+        ended_at=now - half, end_reason="gap", end_detail="The server purged binlog.000003 before it was shipped.",
+    )  # fmt: skip
+    new = Timeline(
+        database=database, number=2, server_uuid=SERVER, started_at=now - half, start_position=place(1), parent=old
     )
-    yield Race("snapshot load", loads.pop("everest"), loads, {SOURCED: 1.5})
+    Timeline.objects.bulk_create([old, new])
+    schedule = Schedule(
+        database=database, storage=database.pitr_storage, name="nightly", cron="0 1 * * *", retention_copies=0,
+        next_run=now + timedelta(days=1),
+    )  # fmt: skip
+    Schedule.objects.bulk_create([schedule])
+    taken = []
+    for line, first, count in ((old, now - YEAR, backups // 2), (new, now - half, backups - backups // 2)):
+        lasted = half * 0.95 if line is old else half  # what is missing lies in the gap
+        _in_batches(Slice, _slices(line, first, slices // 2, lasted / max(slices // 2, 1)))
+        if line is old or database.name[-1] != "7":
+            taken += _backups(line, schedule, first, count, lasted / max(count, 1), slices // 2)
+    _in_batches(Backup, taken)
+    _in_batches(Job, (_job(one) for one in taken))
 
 
-def replay(workload: Workload, stand: Stand) -> Iterator[Row]:
-    size, source = stand.size, stand.source
-    config = stand.fresh_source()
-    workload.prepare(source, size)
-    place = stand.place()
-    manifest = measure(product.snapshot, config, place, servers={}).result
-    workload.run(source, size)
-    end = stand.position()
-    measure(product.shipped, config, manifest.position, place, servers={})
-    wanted = digest(source)
-    base = stand.base(place, manifest, f"base-{workload.name}")
-    folder = stand.folder / "raw"
-    files = stand.log_files(manifest.position)
-    measure(peers.binlog_raw, stand.installation, config, files, folder, servers={})
-    ways: dict[str, Callable[[Server, ServerConfig], Step]] = {
-        "everest": lambda server, account: stand.measured(
-            product.replayed, account, place, manifest, server=server
-        ),
-        PIPED: lambda server, account: stand.measured(
-            peers.binlog_replayed, stand.installation, account, [folder / name for name in files],
-            manifest.position["pos"], server=server,
-        ),
-    }  # fmt: skip
-    if workload.name == "oltp":
-        ways[APPLIER] = lambda server, account: stand.measured(
-            peers.applied, {"unix_socket": str(server.socket), "user": "root"}, source.port,
-            manifest.position["gtids"], end["gtids"], server=server,
+def _slices(line: Timeline, first, count: int, every: timedelta) -> Iterator[Slice]:
+    previous = ""
+    for number in range(count):
+        at = first + number * every
+        key = f"v1/{line.database_id}/{line.pk}/slices/0/index/{number:012d}.idx"
+        yield Slice(
+            timeline=line, storage=line.database.pitr_storage, key=key, sequence=number, previous=previous,
+            start=place(10 * number + 1), end=place(10 * number + 11), first_us=to_us(at),
+            last_us=to_us(at + every * 0.9), count=10, size=8_000, raw_size=31_000, written_at=at + every,
         )  # fmt: skip
-    steps: dict[str, list[Step]] = {name: [] for name in ways}
-    for _ in range(size.rounds):
-        for name, way in ways.items():
-            with stand.target(base) as (server, account):
-                steps[name].append(way(server, account))
-                prove(f"replay of {workload.what} by {name}", wanted, server)
-    shutil.rmtree(folder)
-    shutil.rmtree(base.folder)
-    yield Race(f"replay, {workload.what}", steps.pop("everest"), steps, REPLAY_TARGETS.get(workload.name, {}))
+        previous = key
 
 
-def commits(stand: Stand) -> Iterator[Row]:
-    """1,000 commits a second, shipped at an interval of one second."""
-    seconds = stand.size.commit_seconds
-    config = stand.fresh_source()
-    workloads.prepare_oltp(stand.source, stand.size)
-    with workloads.load(stand.source, stand.size, "oltp_insert", rate=1000):
-        step = stand.measured(product.followed, config, stand.position(), stand.place(), seconds)
-    delays = sorted(step.result)
-    note = f"{len(delays) / step.seconds:,.0f} commits/s; CPU s: Everest {step.cpu:.2f} in {step.seconds:.0f} s"
-    cuts = statistics.quantiles(delays, n=100)
-    yield Limit("commit to safely in the bucket, p50", cuts[49], "s", 1.5, note)
-    yield Limit("commit to safely in the bucket, p99", cuts[98], "s", 3)
+def _backups(line: Timeline, schedule: Schedule, first, count: int, every: timedelta, slices: int) -> list[Backup]:
+    return [
+        Backup(
+            database=line.database, storage=line.database.pitr_storage, schedule=schedule, timeline=line,
+            name=f"nightly-{line.number}-{number:06d}", state="succeeded", view_at=first + number * every,
+            position=place(10 * slices * number // count + 1), size=48_318_382, rows=1_204_551,
+            started_at=first + number * every, finished_at=first + number * every + timedelta(seconds=74),
+            manifest_key="v1/x/manifest.json",
+        )
+        for number in range(count)
+    ]  # fmt: skip
 
 
-ROWS: dict[str, Callable[[Stand], Iterator[Row]]] = {
-    "capture": capture,
-    **{f"replay-{workload.name}": partial(replay, workload) for workload in WORKLOADS},
-    "snapshot": snapshot,
-    "commits": commits,
-}
+def _job(backup: Backup) -> Job:
+    return Job(
+        kind=Job.BACKUP, queue=Job.LONG, state="succeeded", database_id=backup.database_id, backup=backup,
+        who="schedule", attempts=1, started_at=backup.started_at, finished_at=backup.finished_at,
+        log="17:00:01 Read view at binlog.000004:1200\n" * 20,
+    )  # fmt: skip
+
+
+def _event(number: int, made: list[Database]) -> Event:
+    return Event(who="Everest", action="deleted a backup", subject=f"{made[number % len(made)]} backup-{number}")
+
+
+def _restore(number: int, busiest: Database, made: list[Database]) -> Restore:
+    return Restore(
+        source=busiest, target=made[-1 - number % min(5, len(made))], moment="latest", state="succeeded", who="olga",
+        started_at=timezone.now(), finished_at=timezone.now(), plan={"bytes": 1, "loses": [], "timeline": ""},
+    )  # fmt: skip

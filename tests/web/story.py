@@ -95,6 +95,7 @@ def slices(line, storage, first, count, start, every=timedelta(minutes=1), previ
         )  # fmt: skip
         previous = key
     Slice.objects.bulk_create(rows)
+    line.storages.add(storage)
 
 
 def history(database, storage):
