@@ -277,10 +277,11 @@ def format_description(event: Event) -> FormatDescription:
 def as_written(event: Event) -> Event:
     """A format description that came over a connection, proven, and with a checksum that can be proven again.
 
-    For a place in the middle of a file a server clears position and birth in it; without checksums in the log it
-    leaves this one, too, as it was.
+    For a place in the middle of a file a server clears birth and, without GTIDs, position in it; without checksums in
+    the log it leaves this one as it was.
     """
-    if event.log_pos or format_description(event).checksum:
+    description = format_description(event)
+    if description.checksum or (event.log_pos and description.created):
         verify(event)
         return event
     closed = event._replace(flags=event.flags & ~FLAG_IN_USE)
