@@ -23,7 +23,8 @@ class Change:
     deletes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one: making a frozen one takes three times as long, and logs have millions.
+@dataclass(slots=True, unsafe_hash=True)
 class Transaction:
     """What an index keeps of one transaction.
 

@@ -100,7 +100,7 @@ PICKS = st.lists(st.integers(0, 999), min_size=1, max_size=30)
 PORTIONS = st.lists(st.integers(1, 9000), min_size=1, max_size=5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(NAMES, PICKS, PORTIONS, st.integers(200, 20_000), st.sampled_from(["", None]))
 def test_any_history_in_any_portions_is_summarised_as_by_its_events(name, picks, portions, max_bytes, gtids):
     with pytest.MonkeyPatch.context() as patch:
@@ -111,7 +111,7 @@ def test_any_history_in_any_portions_is_summarised_as_by_its_events(name, picks,
         assert b"".join(chunk[0][len(head[0]) + 4 :] for chunk in told) == b"".join(raws[len(head) :])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(NAMES, PICKS, PORTIONS, st.data())
 def test_damage_is_found_at_the_same_place_with_and_without_a_right_checksum(name, picks, portions, data):
     with pytest.MonkeyPatch.context() as patch:

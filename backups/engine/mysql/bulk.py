@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import copy
 import struct
-import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from isal.isal_zlib import crc32
 
 from backups.engine.errors import Corrupt
 from backups.engine.mysql import events
@@ -63,7 +63,7 @@ class Batch:
     numbered: (uuid, number of the first) if their GTIDs follow one another without a hole.
     """
 
-    data: memoryview
+    data: bytes
     packets: int
     ends: list[int]
     places: list[int]
@@ -125,7 +125,7 @@ class Bulk:
             return None
         last = heads.last[:count] - 1
         packets = int(last[-1]) + 1
-        data = memoryview(b"".join(log.raws[:packets]))
+        data = b"".join(log.raws[:packets])
         ends, places = log.ends[last].tolist(), (log.places[last] + (origin.pos & ~0xFFFFFFFF)).tolist()
         lengths = heads.lengths.tolist()
         return Batch(
@@ -157,14 +157,14 @@ class Bulk:
         """
         kinds = log.kinds[: len(heads.of)]
         found, maps = np.flatnonzero(_ROWS[kinds]), np.flatnonzero(kinds == events.TABLE_MAP)
-        numbers = np.array([self._rows.table(log.raws[place]) for place in maps.tolist()] + [-1], np.int64)
+        numbers = np.array([*self._rows.numbers_of([log.raws[place] for place in maps.tolist()]), -1], np.int64)
         nearest = np.searchsorted(maps, found) - 1  # -1 is the one that was added
         tables, maps = numbers[nearest], np.append(maps, 0)[nearest]
         ids = log.memory.number(log.starts + _BODY, 6)
         right = (tables >= 0) & (heads.of[maps] == heads.of[found]) & (ids[maps] == ids[found])
         odd[heads.of[found[~right]]] = True
         found, tables = found[right], tables[right]
-        counts = self._rows.count(log.memory, [log.raws[place] for place in found.tolist()], log.starts[found], tables)
+        counts = self._rows.count(log.memory, log.raws, found, log.starts[found], log.sizes[found], tables)
         odd[heads.of[found[counts < 0]]] = True
         found, tables, counts = found[counts >= 0], tables[counts >= 0], counts[counts >= 0]
         return tables << 34 | kinds[found].astype(np.int64) - events.WRITE_ROWS << 32 | counts, heads.of[found]
@@ -178,23 +178,25 @@ class Log:
 
     def __init__(self, buffer: memoryview, at: int, end: int, pos: int) -> None:
         self.memory = memory = Memory(buffer)
-        starts, self.raws = _framed(buffer, at, end)
-        self.starts = np.array(starts, np.int64)
-        self.sizes = np.fromiter(map(len, self.raws), np.int64, len(starts))
+        self.raws = _framed(bytes(buffer[at:end]))
+        self.sizes = np.fromiter(map(len, self.raws), np.int64, len(self.raws))
+        self.starts = np.cumsum(self.sizes + OVERHEAD) + at - self.sizes
         self.kinds = memory.bytes[self.starts + 4]
         self.places = memory.long(self.starts + 13)
         self._keep(_leading(self._plain(pos)))
-        crcs = list(map(zlib.crc32, self.raws))
+        crcs = list(map(crc32, self.raws))
         if crcs.count(RESIDUE) < len(crcs):
             self._keep(next(place for place, crc in enumerate(crcs) if crc != RESIDUE))
         self.ends = np.cumsum(self.sizes)
-        self.reach = starts[len(self.raws) - 1] + len(self.raws[-1]) if self.raws else at
+        self.reach = int(self.starts[-1] + self.sizes[-1]) if self.raws else at
 
     def _plain(self, pos: int) -> Flags:
         memory, starts = self.memory, self.starts
         before = np.append(pos & 0xFFFFFFFF, self.places[:-1])
         plain: Flags = (
             (memory.bytes[starts - 1] == 0)
+            & (self.sizes >= SMALLEST)
+            & (self.sizes < LARGEST)
             & (memory.long(starts + 9) == self.sizes)
             & (memory.bytes[starts + 17] & events.FLAG_ARTIFICIAL == 0)
             & ~_LEFT[self.kinds]
@@ -208,17 +210,17 @@ class Log:
         self.kinds, self.places = self.kinds[:count], self.places[:count]
 
 
-def _framed(buffer: memoryview, at: int, end: int) -> tuple[list[int], list[memoryview]]:
-    """Where the packets that are there have their events, and these."""
-    starts, raws = [], []
+def _framed(data: bytes) -> list[bytes]:
+    """The events in the whole packets that are there."""
+    raws = []
+    at, end = 0, len(data)
     while end - at >= 4:
         start = at + OVERHEAD
-        at += 4 + (_packet(buffer, at)[0] & 0xFFFFFF)
-        if at > end or not SMALLEST <= at - start < LARGEST - 1:
+        at += 4 + (_packet(data, at)[0] & 0xFFFFFF)
+        if not start <= at <= end:
             break
-        starts.append(start)
-        raws.append(buffer[start:at])
-    return starts, raws
+        raws.append(data[start:at])
+    return raws
 
 
 def _leading(flags: Flags) -> int:
@@ -282,13 +284,13 @@ def _names(log: Log, first: Numbers, origin: Origin) -> tuple[list[str], tuple[s
     one_source = (low == low[0]).all() and (high == high[0]).all() and (log.kinds[first] == events.GTID).all()
     if origin.grouper.by_place or not one_source:
         return [_name(log, event, origin) for event in first.tolist()], None
-    uuid = uuid_text(bytes(log.raws[0][_BODY + 1 : _BODY + 17]))
+    uuid = uuid_text(log.raws[0][_BODY + 1 : _BODY + 17])
     numbered = (uuid, int(numbers[0])) if numbers[0] > 0 and (np.diff(numbers) == 1).all() else None
     return [f"{uuid}:{number}" for number in numbers.tolist()], numbered
 
 
 def _name(log: Log, event: int, origin: Origin) -> str:
-    identity = gtid(events.parse(log.raws[event], events.CHECKSUM_SIZE)).identity
+    identity = gtid(events.parse(memoryview(log.raws[event]), events.CHECKSUM_SIZE)).identity
     return _place(log, event, origin) if origin.grouper.by_place or not identity else identity
 
 
@@ -300,7 +302,7 @@ def _place(log: Log, event: int, origin: Origin) -> str:
 def _usual(log: Log, count: int) -> Flags:
     """Which of the first events nothing more needs to be known of than what row counts tell."""
     kinds = log.kinds[:count]
-    usual = _USUAL[kinds]
+    usual: Flags = _USUAL[kinds]
     queries = np.flatnonzero(kinds == events.QUERY)
     at, stop = log.starts[queries] + _BODY, log.starts[queries] + log.sizes[queries] - events.CHECKSUM_SIZE
     text = at + 14 + log.memory.byte(at + 8) + log.memory.short(at + 11)
@@ -313,7 +315,7 @@ def _summarised(log: Log, first: int, last: int, origin: Origin) -> Transaction 
     grouper, done = copy.copy(origin.grouper), None
     try:
         for event in range(first, last):
-            raw = events.parse(log.raws[event], events.CHECKSUM_SIZE)
+            raw = events.parse(memoryview(log.raws[event]), events.CHECKSUM_SIZE)
             done = grouper.feed(raw, 0, _place(log, first, origin))
     except Corrupt:
         return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import zstandard
+from isal.isal_zlib import crc32
 
 from backups.engine.errors import Corrupt
 
@@ -159,9 +160,9 @@ def verify(event: Event) -> None:
         # The flag is set in the file in place, after the checksum was made without it.
         head = bytearray(raw[:HEADER_SIZE])
         head[17] &= ~FLAG_IN_USE & 0xFF
-        actual = zlib.crc32(raw[HEADER_SIZE:end], zlib.crc32(head))
+        actual = crc32(raw[HEADER_SIZE:end], crc32(head))
     else:
-        actual = zlib.crc32(raw[:end])
+        actual = crc32(raw[:end])
     if actual != expected:
         raise Corrupt(f"A binlog event (type {event.type}, {event.size} bytes) does not match its checksum.")
 
@@ -172,7 +173,7 @@ def with_checksum(kind: int, source: Event, body: bytes | memoryview, trailer: i
     header = HEADER.pack(source.timestamp, kind, source.server_id, size, source.log_pos, source.flags)
     raw = b"".join((header, body))
     if trailer:
-        raw += zlib.crc32(raw).to_bytes(CHECKSUM_SIZE, "little")
+        raw += crc32(raw).to_bytes(CHECKSUM_SIZE, "little")
     return Event(kind, source.timestamp, source.server_id, size, source.log_pos, source.flags, memoryview(raw), trailer)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -83,12 +83,23 @@ class _Numbered(Generic[T]):
         return np.array(made, np.int64)[pair]
 
 
+class _Learnt(dict[bytes, int]):
+    """Numbers that are found out at the first asking."""
+
+    def __init__(self, learn: Callable[[bytes], int]) -> None:
+        self._learn = learn
+
+    def __missing__(self, key: bytes) -> int:
+        self[key] = number = self._learn(key)
+        return number
+
+
 class RowCounts:
     """Knows tables, and the ways over their rows, by number."""
 
     def __init__(self) -> None:
         self.tables: list[rows.TableMap] = []
-        self._known: dict[bytes, int] = {}
+        self._known = _Learnt(self._new_table)
         self._shapes: dict[tuple[bytes, tuple[int, ...]], int] = {}
         self._of_tables: list[tuple[int, int]] = []  # shape and columns of each
         self._walkers = _Numbered(self._walker)
@@ -98,17 +109,13 @@ class RowCounts:
     def full(self) -> bool:
         return max(map(len, (self._known, self._walkers.made, self._ways.made))) > KEPT
 
-    def table(self, raw: memoryview) -> int:
-        """The number of the table that a table map is about; -1 if it cannot be read, or has too many columns."""
-        body = bytes(raw[events.HEADER_SIZE : -events.CHECKSUM_SIZE])
-        number = self._known.get(body)
-        if number is None:
-            number = self._known[body] = self._new_table(raw)
-        return number
+    def numbers_of(self, maps: list[bytes]) -> Iterable[int]:
+        """Of the tables that table maps are about; -1 for one that cannot be read, or has too many columns."""
+        return map(self._known.__getitem__, [raw[events.HEADER_SIZE : -events.CHECKSUM_SIZE] for raw in maps])
 
-    def _new_table(self, raw: memoryview) -> int:
+    def _new_table(self, body: bytes) -> int:
         try:
-            table = rows.table_map(events.parse(raw, events.CHECKSUM_SIZE))
+            table = rows.table_of(body)
         except Corrupt:
             return -1
         if len(table.types) > WIDEST:
@@ -118,11 +125,16 @@ class RowCounts:
         self._of_tables.append((shape, len(table.types)))
         return len(self.tables) - 1
 
-    def count(self, memory: Memory, raws: list[memoryview], starts: Numbers, tables: Numbers) -> Numbers:
-        """Rows in each event, -1 where that is not known.  starts: of the events in memory; tables: their numbers."""
-        if not raws:
-            return starts
-        stops = starts + np.fromiter(map(len, raws), np.int64) - events.CHECKSUM_SIZE
+    def count(
+        self, memory: Memory, raws: list[bytes], places: Numbers, starts: Numbers, sizes: Numbers, tables: Numbers
+    ) -> Numbers:
+        """Rows in each event, -1 where that is not known.
+
+        places: of the events in `raws`; starts, sizes: in memory; tables: the numbers of theirs.
+        """
+        if not len(places):
+            return places
+        stops = starts + sizes - events.CHECKSUM_SIZE
         shapes, widths = np.array(self._of_tables, np.int64)[tables].T
         updates = memory.bytes[starts + 4] == events.UPDATE_ROWS
         extra = memory.short(starts + events.HEADER_SIZE + 8)
@@ -130,13 +142,13 @@ class RowCounts:
         size = (widths + 7) >> 3
         at = head + 1 + size * np.where(updates, 2, 1)
         known = (extra >= 2) & (memory.byte(head) == widths) & (at <= stops)
-        before, after = np.full(len(raws), -1), np.full(len(raws), -1)
+        before, after = np.full(len(places), -1), np.full(len(places), -1)
         one, two = np.flatnonzero(known), np.flatnonzero(known & updates)
         before[one] = self._walkers.numbers(shapes[one], memory.word(head[one] + 1) & _MASK[size[one]])
         after[two] = self._walkers.numbers(shapes[two], memory.word((head + 1 + size)[two]) & _MASK[size[two]])
         counts = np.where(known & (before >= 0) & ((after >= 0) | ~updates), 0, -1)
         for place in self._walk(memory, counts, at, stops, before, after).tolist():
-            counts[place] = self._count(raws[place], self.tables[tables[place]])
+            counts[place] = self._count(raws[places[place]], self.tables[tables[place]])
         return counts
 
     def _walk(
@@ -155,9 +167,9 @@ class RowCounts:
             live = live[good & (there < stop)]
         return live
 
-    def _count(self, raw: memoryview, table: rows.TableMap) -> int:
+    def _count(self, raw: bytes, table: rows.TableMap) -> int:
         try:
-            return rows.count(events.parse(raw, events.CHECKSUM_SIZE), table)
+            return rows.count(events.parse(memoryview(raw), events.CHECKSUM_SIZE), table)
         except Corrupt:
             return -1
 

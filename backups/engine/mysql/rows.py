@@ -48,12 +48,14 @@ class TableMap(NamedTuple):
 
 @parser
 def table_map(event: Event) -> TableMap:
-    return _table_map(bytes(event.body))
+    return table_of(bytes(event.body))
 
 
 # The same few table maps come before nearly every row event.
 @lru_cache(maxsize=4096)
-def _table_map(body: bytes) -> TableMap:
+@parser
+def table_of(body: bytes) -> TableMap:
+    """A table map's body, without its checksum."""
     cursor = Cursor(memoryview(body))
     table_id, flags = cursor.number(6), cursor.number(2)
     schema = cursor.copy(cursor.packed()).decode()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
+
+from isal.isal_zlib import crc32
 
 from backups.engine.errors import Corrupt, EngineError, Gap, LeaseLost, Stopped, Transient
 from backups.engine.mysql import bulk, continuity, dump, events, server
@@ -223,7 +224,7 @@ class Reader:
 def _lone(raw: memoryview) -> Event:
     """An event that the connection may have made up: it carries a checksum or not, whatever the file's do."""
     end = len(raw) - events.CHECKSUM_SIZE
-    carries = zlib.crc32(raw[:end]).to_bytes(events.CHECKSUM_SIZE, "little") == raw[end:]
+    carries = crc32(raw[:end]).to_bytes(events.CHECKSUM_SIZE, "little") == raw[end:]
     return events.parse(raw, events.CHECKSUM_SIZE if carries else 0)
 
 
