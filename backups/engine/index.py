@@ -66,24 +66,35 @@ def from_body(body: dict[str, Any]) -> SliceIndex:
 
 
 def _columns(transactions: Sequence[Transaction]) -> dict[str, Any]:
-    tables: dict[tuple[str, str], int] = {}
-    rows = [
-        (tables.setdefault((change.schema, change.table), len(tables)), change.inserts, change.updates, change.deletes)
-        for transaction in transactions
-        for change in transaction.changes
-    ]
+    tables, change = _change_columns([transaction.changes for transaction in transactions])
     ends = [0, *(transaction.offset + transaction.length for transaction in transactions)]
     return {
         "time": _differences([transaction.time_us for transaction in transactions]),
         "identity": _identities([transaction.identity for transaction in transactions]),
         "skip": [transaction.offset - end for transaction, end in zip(transactions, ends, strict=False)],
         "length": [transaction.length for transaction in transactions],
-        "tables": list(tables),
+        "tables": tables,
         "changes": [len(transaction.changes) for transaction in transactions],
-        "change": [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []],
+        "change": change,
         "ddl": [[place, t.ddl] for place, t in enumerate(transactions) if t.ddl],
         "xa": [[place, t.xa] for place, t in enumerate(transactions) if t.xa],
     }
+
+
+def _change_columns(all_changes: Sequence[tuple[Change, ...]]) -> tuple[list[tuple[str, str]], list[list[int]]]:
+    """The tables, and each change's table, inserts, updates and deletes."""
+    tables: dict[tuple[str, str], int] = {}
+    known: dict[int, list[tuple[int, ...]]] = {}  # by identity: capture gives equal transactions the same changes
+    columns: list[list[int]] = [[], [], [], []]
+    for changes in all_changes:
+        rows = known.get(id(changes))
+        if rows is None:
+            place = [tables.setdefault((change.schema, change.table), len(tables)) for change in changes]
+            counts = ((change.inserts, change.updates, change.deletes) for change in changes)
+            rows = known[id(changes)] = [tuple(place), *zip(*counts, strict=True)]
+        for column, values in zip(columns, rows, strict=False):
+            column += values
+    return list(tables), columns
 
 
 def _transactions(columns: dict[str, Any]) -> tuple[Transaction, ...]:
@@ -142,13 +153,25 @@ def _identities(texts: list[str]) -> list[list[Any]]:
     places: list[int] = []
     numbers: list[int | None] = []
     for text in texts:
-        match = _identity(text)
-        prefix = match[1] if match else text
+        prefix, digits = _split(text)
         places.append(prefixes.setdefault(prefix, len(prefixes)))
-        numbers.append(int(match[2]) - last.get(prefix, 0) if match else None)
-        if match:
-            last[prefix] = int(match[2])
+        if not digits:
+            numbers.append(None)
+            continue
+        number = int(digits)
+        numbers.append(number - last.get(prefix, 0))
+        last[prefix] = number
     return [list(prefixes), places, numbers]
+
+
+def _split(text: str) -> tuple[str, str]:
+    """An identity's prefix and number; no number where it does not end in one."""
+    prefix = text.rstrip("0123456789")
+    digits = text[len(prefix) :]
+    if digits and (digits[0] != "0" or digits == "0") and len(digits) <= 18:
+        return prefix, digits
+    match = _identity(text)
+    return (match[1], match[2]) if match else (text, "")
 
 
 def _identity_texts(column: list[list[Any]]) -> Iterator[str]:
