@@ -292,21 +292,30 @@ def end_timeline(timeline: Timeline, reason: str, error: Exception | str) -> boo
 
 def drain(database: Database, run: Run) -> int:
     """Ship everything up to now and return how many slices that took; another worker that ships now may do it."""
-    began = timezone.now()
     if not (database.pitr and database.pitr_storage):
         raise Refused(
             f"Point-in-time recovery is off for {database}.", next_step="Switch it on, and choose a Backup Storage."
         )
     before = Slice.objects.filter(timeline__database=database).count()
+    goal: Position | None = None
     while True:
         owner = new_owner()
         if leases.claim(database, owner):
             return _drain_now(database, owner, run)
-        if Database.objects.filter(pk=database.pk, caught_up_at__gt=began).exists():
+        goal = goal or database.identify()[1]
+        if _shipped(database, goal):
             return Slice.objects.filter(timeline__database=database).count() - before
         if run.should_stop():
             raise Stopped("Stopped before everything was shipped.")
         time.sleep(0.2)
+
+
+def _shipped(database: Database, goal: Position) -> bool:
+    """Whether whoever ships has come to this place, whatever was written since."""
+    timeline = database.open_timeline
+    last = timeline and timeline.slices.filter(level=0).order_by("sequence").last()
+    end = last.end if last else timeline and timeline.start_position
+    return bool(end) and database.module.at_or_before(goal, end)
 
 
 def _drain_now(database: Database, owner: str, run: Run) -> int:

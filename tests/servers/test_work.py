@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from backups import catalog, leases, moments, queue, runs, shipping, ticking
-from backups.engine.errors import Gap, NotCovered
+from backups.engine.errors import Gap, NotCovered, Stopped
 from backups.models import Backup, Database, Job, Restore, Schedule, Slice, Timeline
 from backups.models.timeline import to_us
 from everest.demo import accounts
@@ -240,6 +240,23 @@ def test_only_the_holder_of_the_lease_ships(shop, settings):
     shipping.ShipRun().run()
     shop.refresh_from_db()
     assert shop.ship_owner == "another" and shop.caught_up_at is None
+
+
+class Impatient(queue.Quiet):
+    def should_stop(self) -> bool:
+        return True
+
+
+def test_shipping_by_hand_ends_once_another_worker_has_come_to_where_it_began(shop, mysql_source):
+    back_up(shop)
+    add(mysql_source, 2)
+    shipping.drain(shop, queue.Quiet())
+    Database.objects.update(caught_up_at=None)
+    assert leases.claim(shop, "another")
+    assert shipping.drain(shop, queue.Quiet()) == 0
+    add(mysql_source, 3)
+    with pytest.raises(Stopped):
+        shipping.drain(shop, Impatient())
 
 
 def test_an_unreachable_server_is_tried_again_later_and_later(shop, settings):
