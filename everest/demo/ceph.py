@@ -78,6 +78,10 @@ class Ceph:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def version(self) -> str:
+        return self._call("radosgw", "--version").split()[2]
+
     def client(self) -> Any:
         """A boto3 client of the account."""
         keys = {"aws_access_key_id": self.access_key, "aws_secret_access_key": self.secret_key}

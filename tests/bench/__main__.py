@@ -6,8 +6,10 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tests.bench import comparisons, limits, table
 from tests.bench.measures import Failed
@@ -27,25 +29,37 @@ def main() -> int:
     parser.add_argument("--build", type=Path, default=BUILD, help="folder for bench.json and bench.md")
     options = parser.parse_args()
     size = SIZES[options.size]
-    if options.rounds:
-        size = replace(size, rounds=options.rounds)
+    size = replace(size, rounds=options.rounds or size.rounds)
     chosen = {name: row for name, row in ROWS.items() if name.startswith(tuple(options.only.split(",")))}
+    if not chosen:
+        parser.error(f"--only names none of {', '.join(ROWS)}")
     rows: list[table.Row] = []
+    about: dict[str, Any] = {"size": str(size), "rounds": size.rounds}
     wrong: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Stand(Path(folder), size) as stand:
-        about = {"size": str(size), "rounds": size.rounds, **stand.versions()}
-        for name, row in chosen.items():
-            start = time.monotonic()
-            try:
-                rows += row(stand)
-            except (Wrong, Failed) as error:
-                wrong.append(f"{name}: {error}")
-            print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
-    print(f"\n{size}\n{table.text(rows)}")
-    table.write(options.build, rows, about)
-    for line in wrong:
-        print(line)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder, Stand(Path(folder), size) as stand:
+            about |= stand.versions()
+            wrong += _measure(stand, chosen, rows)
+    finally:
+        table.write(options.build, rows, {**about, "wrong": wrong})
+        print("", *(f"{name}: {value}" for name, value in about.items()), table.text(rows), *wrong, sep="\n")
     return 1 if wrong else 0
+
+
+def _measure(
+    stand: Stand, chosen: dict[str, Callable[[Stand], Iterator[table.Row]]], rows: list[table.Row]
+) -> list[str]:
+    """Add to `rows`; return what was wrong."""
+    wrong = []
+    for name, row in chosen.items():
+        start = time.monotonic()
+        print(name, flush=True)
+        try:
+            rows += row(stand)
+        except (Wrong, Failed) as error:
+            wrong.append(f"{name}: {error}")
+        print(f"  in all: {time.monotonic() - start:.0f} s", flush=True)
+    return wrong
 
 
 if __name__ == "__main__":

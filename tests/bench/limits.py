@@ -6,13 +6,16 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pymysql
+
 from everest.demo.compare import Ask
-from everest.demo.servers import Server
 from tests.bench import peers, product, workloads
-from tests.bench.measures import Failed, Step, repeated, waited
+from tests.bench.measures import Failed, Step
 from tests.bench.planning import planning
 from tests.bench.stand import Stand
 from tests.bench.table import Limit, Row
@@ -41,38 +44,53 @@ def impact(stand: Stand) -> Iterator[Row]:
     source, seconds = stand.source, stand.size.impact_seconds
     config = stand.fresh_source()
     workloads.prepare_oltp(source, stand.size)
-    place, file = stand.place(), stand.folder / "impact.sql.zst"
-    ways: dict[str, tuple[Any, ...]] = {
-        DUMP: (peers.dumped, config, stand.installation, [SCHEMA], file),
-        GENTLE: (product.snapshot_gently, config, place),
-        "Everest, default": (product.snapshot, config, place),
+    file = stand.folder / "impact.sql.zst"
+    ways: dict[str, Callable[[], tuple[Any, ...]]] = {
+        DUMP: lambda: (peers.dumped, config, stand.installation, [SCHEMA], file),
+        GENTLE: lambda: (product.snapshot_gently, config, stand.place()),
+        "Everest, default": lambda: (product.snapshot, config, stand.place()),
     }
     lost: dict[str, list[float]] = {name: [] for name in ways}
     steps: dict[str, Step] = {}
     with workloads.load(source, stand.size, "oltp_write_only"):
         for _ in range(stand.size.rounds):
             for name, way in ways.items():
-                alone, _ = _rate(stand, source, seconds, waited)
-                beside, steps[name] = _rate(stand, source, seconds, *way)
-                lost[name].append(100 * (1 - beside / alone))
+                alone = stand.measured(beside, source.socket, seconds, waited)
+                steps[name] = stand.measured(beside, source.socket, seconds, *way())
+                lost[name].append(100 * (1 - steps[name].result[0] / alone.result[0]))
     for name, step in steps.items():
-        took = step.seconds / step.result
+        took = step.seconds / step.result[1]
         each = statistics.median(lost[name]) / 100 * took
         note = f"{took:.2f} s a snapshot, so {each:.2f} s of OLTP lost by each; CPU s: {step.cpu:.2f}"
         most = statistics.median(lost[DUMP]) if name == GENTLE else None
         yield Limit(f"OLTP lost beside {name}", statistics.median(lost[name]), "%", most, note)
 
 
-def _rate(stand: Stand, source: Server, seconds: float, *way: Any) -> tuple[float, Step]:
-    """Transactions a second that the source commits while this is done over and over."""
-    with source.connect() as connection:
-        before = _commits(connection)
-        step = stand.measured(repeated, seconds, *way)
-        return (_commits(connection) - before) / step.seconds, step
+def beside(socket: Path, seconds: float, prepare: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    """Work that is done again until so many seconds are over.
+
+    Returns how many transactions a second the server committed meanwhile, and how often the work was done.
+    """
+    work = prepare(*arguments)
+    ask = Ask(pymysql.connect(unix_socket=str(socket), user="root", autocommit=True))
+
+    def again() -> tuple[float, int]:
+        start, before, count = time.monotonic(), _commits(ask), 0
+        while not count or time.monotonic() < start + seconds:
+            work()
+            count += 1
+        return (_commits(ask) - before) / (time.monotonic() - start), count
+
+    return again
 
 
-def _commits(connection: Any) -> int:
-    return int(Ask(connection)("SHOW GLOBAL STATUS LIKE 'Com_commit'")[0][1])
+def waited() -> Callable[[], None]:
+    """Nothing, for a moment."""
+    return lambda: time.sleep(0.1)
+
+
+def _commits(ask: Ask) -> int:
+    return int(ask("SHOW GLOBAL STATUS LIKE 'Com_commit'", text=True)[0][1])
 
 
 def pages(stand: Stand) -> Iterator[Row]:

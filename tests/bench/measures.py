@@ -42,7 +42,7 @@ class Failed(Exception):
     """The work that was to be measured did not succeed."""
 
 
-def measure(prepare: Callable[..., Callable[[], Any]], *arguments: Any, servers: dict[str, int]) -> Step:
+def measure(prepare: Callable[..., Callable[[], Any]], *arguments: Any, servers: dict[str, list[int]]) -> Step:
     """Run `prepare(*arguments)` in a new process, and measure the call of what it returns.
 
     servers: process ids by name, whose CPU is counted beside.
@@ -54,36 +54,17 @@ def measure(prepare: Callable[..., Callable[[], Any]], *arguments: Any, servers:
     theirs.close()
     try:
         _answer(ours)
-        before = _tree_cpu(process.pid), {name: _cpu(pid) for name, pid in servers.items()}
+        before = _tree_cpu(process.pid), _cpu_of(servers)
         with Memory([process.pid or 0]) as memory:
             ours.send("go")
             seconds, result = _answer(ours)
         cpu = _tree_cpu(process.pid) - before[0]
-        used = {name: _cpu(pid) - before[1][name] for name, pid in servers.items()}
+        used = {name: spent - before[1][name] for name, spent in _cpu_of(servers).items()}
         ours.send("end")
         return Step(seconds, cpu, used, memory.all, memory.largest, result)
     finally:
         ours.close()
         process.join()
-
-
-def repeated(seconds: float, prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> Callable[[], int]:
-    """Work that is done again until so many seconds are over, at least once; returns how often."""
-    work = prepare(*arguments)
-
-    def again() -> int:
-        end, count = time.monotonic() + seconds, 0
-        while not count or time.monotonic() < end:
-            work()
-            count += 1
-        return count
-
-    return again
-
-
-def waited() -> Callable[[], None]:
-    """Nothing, for a moment."""
-    return lambda: time.sleep(0.1)
 
 
 def _answer(connection: Connection) -> Any:
@@ -163,6 +144,10 @@ def pss(pid: int) -> int:
     return 0
 
 
+def _cpu_of(servers: dict[str, list[int]]) -> dict[str, float]:
+    return {name: sum(map(_cpu, pids)) for name, pids in servers.items()}
+
+
 def _tree_cpu(pid: int | None) -> float:
     return sum(_cpu(one, ended=True) for one in tree(pid or 0))
 
@@ -174,8 +159,3 @@ def _cpu(pid: int, ended: bool = False) -> float:
     except OSError:
         return 0.0
     return sum(int(field) for field in fields[11 : 15 if ended else 13]) / TICKS
-
-
-def cpu(pids: Iterable[int]) -> float:
-    """CPU seconds that these processes and all below them have used so far."""
-    return sum(_tree_cpu(pid) for pid in pids)

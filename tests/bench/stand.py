@@ -47,16 +47,16 @@ class Stand:
         self.installation = demo.mysql(minimum=(9, 7))
 
     def __enter__(self) -> Stand:
+        self.ceph = ceph.start(self.folder / "ceph")
         try:
-            self.ceph = ceph.start(self.folder / "ceph")
-            self.stack.callback(self.ceph.stop)
             self.source = self.start("source")
         except BaseException:
-            self.stack.close()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ceph.stop()
         self.stack.close()
 
     def start(self, name: str, *options: str) -> Server:
@@ -67,7 +67,9 @@ class Stand:
     # Places and accounts.  Nobody uses TLS here: the peers would pay for it, too.
 
     def place(self) -> Place:
-        """A new bucket for a new database."""
+        """An empty bucket for a new database.  What was in others is gone: Ceph keeps it all in memory for hours."""
+        self.ceph.stop()
+        self.ceph = ceph.start(self.folder / "ceph")
         config = StoreConfig(
             type="s3", name="ceph", bucket=self.ceph.new_bucket(), region=self.ceph.region, path_style=True,
             endpoint=self.ceph.endpoint, access_key=self.ceph.access_key, secret_key=self.ceph.secret_key,
@@ -129,7 +131,10 @@ class Stand:
 
     def measured(self, *work: Any, server: Server | None = None) -> Step:
         """A step that uses this server (by default the source) and the bucket."""
-        pids = {"server": (server or self.source).pid, "S3": self.ceph.processes["gateway"].pid}
+        pids = {
+            "server": [(server or self.source).pid],
+            "S3": [process.pid for process in self.ceph.processes.values()],
+        }
         step = measure(*work, servers=pids)
         function = next(part for part in reversed(work) if inspect.isfunction(part))
         if function.__module__ == product.__name__:
@@ -143,9 +148,9 @@ class Stand:
         programs = [name for name in ("sysbench", "zstd", "mydumper") if shutil.which(name)]
         for name in programs:
             said = subprocess.run([name, "--version"], capture_output=True, text=True).stdout
-            found[name] = re.search(r"\d[\w.]+", said)[0]
+            found[name] = re.search(r"\d+[.][\w.]+", said)[0]
         found |= {"boto3": boto3.__version__, "python-zstandard": zstandard.__version__}
-        found["Ceph"] = self.ceph.version if hasattr(self.ceph, "version") else "Debian unstable"
+        found["Ceph"] = self.ceph.version
         return found
 
 

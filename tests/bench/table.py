@@ -121,7 +121,9 @@ def text(rows: Iterable[Row]) -> str:
 
 def markdown(rows: Iterable[Row], about: Sequence[str]) -> str:
     table = [HEADINGS, ["---"] * len(HEADINGS), *map(cells, lines(rows))]
-    return "\n".join([*about, "", *("| " + " | ".join(row) + " |" for row in table), ""])
+    return "\n".join(
+        [*about, "", *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table), ""]
+    )
 
 
 def write(folder: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:

@@ -22,7 +22,9 @@ def step(seconds: float) -> Step:
     return Step(seconds, cpu=seconds / 2, servers={"server": seconds / 4}, memory=3 << 20, largest=2 << 20)
 
 
-RACE = Race("replay", [step(1), step(9), step(2)], {"slow": [step(5), step(4)], "gone": []}, {"slow": 2.0, "gone": 2.0})
+RACE = Race(
+    "replay", [step(1), step(9), step(2)], {"a | b": [step(5), step(4)], "gone": []}, {"a | b": 2.0, "gone": 2.0}
+)
 
 
 def test_ratios_are_of_medians() -> None:
@@ -46,7 +48,7 @@ def test_what_is_printed_is_written(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "bench.json").read_text())
     assert written["size"] == "tiny"
     assert [line["met"] for line in written["rows"]] == [True, None, True]
-    assert "| replay | 2.00 s | slow: 4.50 s | 2.25 | 2 x | yes |" in (tmp_path / "bench.md").read_text()
+    assert "| replay | 2.00 s | a \\| b: 4.50 s | 2.25 | 2 x | yes |" in (tmp_path / "bench.md").read_text()
 
 
 def burn(seconds: float) -> Callable[[], int]:
