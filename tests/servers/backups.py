@@ -41,7 +41,9 @@ def archive_in(folder: Path) -> Archive:
     return Archive(open_store(StoreConfig(type="local", name="folder", bucket=str(folder))), str(uuid.uuid4()))
 
 
-def back_up(config: ServerConfig, archive: Archive, *, threads: int = 2, run: Run | None = None) -> Manifest:
+def back_up(
+    config: ServerConfig, archive: Archive, *, threads: int = 2, rate: int = 0, run: Run | None = None
+) -> Manifest:
     return snapshot(
         config,
         archive,
@@ -50,6 +52,7 @@ def back_up(config: ServerConfig, archive: Archive, *, threads: int = 2, run: Ru
         name="backup",
         schedule="",
         threads=threads,
+        rate=rate,
         run=run or Quiet(),
     )
 

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ import pytest
 from backups.engine.archive import Archive
 from backups.engine.errors import Refused, Stopped, Transient
 from backups.engine.manifest import TableEntry
-from backups.engine.mysql import view
+from backups.engine.mysql import reading, view
 from backups.engine.mysql.gtid import executed
 from everest.demo.servers import Server
 from tests.helpers import compare, dump_all, source_config, target_config, wait_for
 from tests.servers.backups import Told, archive_in, back_up, put_back, script
 
-snapshot_module = import_module("backups.engine.mysql.snapshot")
 FLAVOURS = pytest.mark.parametrize("flavour", ["mysql", "mariadb"])
 
 BANK = (
@@ -146,7 +144,7 @@ def test_a_large_table_is_several_objects_cut_between_rows(
     flavour: str, request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = pair(request, flavour)
-    monkeypatch.setattr(snapshot_module, "OBJECT", 1 << 20)
+    monkeypatch.setattr(reading, "OBJECT", 1 << 20)
     script(source, ["CREATE DATABASE big", "CREATE TABLE big.t (id INT AUTO_INCREMENT PRIMARY KEY, v LONGTEXT)"])
     script(source, ["INSERT INTO big.t (v) VALUES (REPEAT('a\\tb', 100000))"] * 20)
     archive = archive_in(tmp_path)
@@ -154,6 +152,66 @@ def test_a_large_table_is_several_objects_cut_between_rows(
     assert len(manifest.schemas[0].tables[0].objects) >= 4
     put_back(target_config(target, tls="off"), target, archive, manifest)
     assert compare(dump_all(source.connect()), dump_all(target.connect())) == []
+
+
+@FLAVOURS
+def test_a_large_table_is_read_in_ranges_of_its_key(
+    flavour: str, request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its numbers are, and in the order of the key: a table without such a key is read as a whole."""
+    source, target = pair(request, flavour)
+    monkeypatch.setattr(reading, "RANGE", 1 << 13)
+    monkeypatch.setattr(reading, "SMALL", 1 << 13)
+    keys = {"few": (1, 2), "odd": (-(2**63), -5, 0, 7, 2**63 - 1), "same": (9,), "many": range(0, 99, 3), "none": ()}
+    script(source, ["CREATE DATABASE big"])
+    for name, numbers in keys.items():
+        script(source, [f"CREATE TABLE big.{name} (a BIGINT, b CHAR(1), v TEXT, PRIMARY KEY (a, b))"])
+        script(source, [f"INSERT INTO big.{name} VALUES ({n}, 'x', 'v'), ({n}, 'y', NULL)" for n in numbers])
+    script(source, ["CREATE TABLE big.words (a CHAR(3) PRIMARY KEY)", "INSERT INTO big.words VALUES ('a'), ('b')"])
+    archive = archive_in(tmp_path)
+    manifest = back_up(source_config(source, tls="off"), archive, threads=3)
+    tables = {table.name: table for table in manifest.schemas[0].tables}
+    assert len(tables["many"].objects) > 1 and len(tables["words"].objects) == 1
+    assert [int(row[0]) for row in lines(archive, tables["many"])] == [n for n in keys["many"] for _ in "xy"]
+    put_back(target_config(target, tls="off"), target, archive, manifest)
+    assert compare(dump_all(source.connect()), dump_all(target.connect())) == []
+
+
+class Watch:
+    """A clock that stands still but for who sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_limited_backup_waits_for_as_long_as_its_bytes_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, stops = Watch(), []
+    monkeypatch.setattr(reading, "time", watch)
+    pace = reading.Pace(1000)
+    for _ in range(3):
+        pace.take(500, lambda: stops.append(watch.now))
+    assert watch.now == pytest.approx(1.5) and len(stops) > 3
+    watch.now = 60  # what was not used is not saved up
+    pace.take(1000, lambda: None)
+    assert watch.now == pytest.approx(61)
+
+
+def test_every_byte_of_a_limited_backup_is_counted(
+    mysql_source: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[int, int]] = []
+    monkeypatch.setattr(reading.Pace, "take", lambda pace, size, poll: taken.append((pace.rate, size)))
+    script(mysql_source, BANK)
+    archive = archive_in(tmp_path)
+    manifest = back_up(source_config(mysql_source, tls="off"), archive, rate=7)
+    rows = [part for table in manifest.schemas[0].tables for ref in table.objects for part in archive.read_data(ref)]
+    assert {rate for rate, _ in taken} == {7} and sum(size for _, size in taken) == sum(map(len, rows))
 
 
 @FLAVOURS
@@ -242,7 +300,7 @@ def test_ddl_that_does_not_wait_starts_the_backup_again(
     source, target = pair(request, flavour)
     script(source, [*BANK, "CREATE TABLE bank.other LIKE bank.a"])
     monkeypatch.setattr(view, "hold_definitions", lambda *_: False)
-    original, changed = snapshot_module._Job._read, []
+    original, changed = reading.Reading.read, []
 
     def read(job: Any, readers: Any, schemas: Any, places: Any, *rest: Any) -> None:
         if places and not changed:
@@ -250,7 +308,7 @@ def test_ddl_that_does_not_wait_starts_the_backup_again(
             script(source, [change])
         original(job, readers, schemas, places, *rest)
 
-    monkeypatch.setattr(snapshot_module._Job, "_read", read)
+    monkeypatch.setattr(reading.Reading, "read", read)
     archive, run = archive_in(tmp_path), Told()
     manifest = back_up(source_config(source, tls="off"), archive, run=run)
     assert any("starts again" in line for line in run.lines)
