@@ -16,7 +16,8 @@ from backups.engine.types import Chunk, Position, Quiet, SliceIndex
 from storages.stores import open_store
 from storages.stores.base import StoreConfig
 
-SLICE_BYTES = 64 << 20  # as a ship run cuts them at most
+GENTLE_RATE = 20 << 20
+SLICE_BYTES = 32 << 20  # as a ship run cuts them at most
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ def snapshot(config: ServerConfig, place: Place, **options: Any) -> Callable[[],
 
 
 def snapshot_gently(config: ServerConfig, place: Place) -> Callable[[], Manifest]:
-    """A backup by one connection."""
-    return snapshot(config, place, threads=1)
+    """A backup by one connection that reads so many bytes a second."""
+    return snapshot(config, place, threads=1, rate=GENTLE_RATE)
 
 
 def loaded(config: ServerConfig, place: Place, manifest: Manifest) -> Callable[[], Any]:

@@ -52,6 +52,6 @@ def _installation(databases: int) -> tuple[tuple[str, int], ...]:
     return ("databases", databases), ("backups", databases * 100), ("slices", databases * 1_000)
 
 
-SMALL = Size("small", 10_000, 3, 16, 1_000, 500, 50_000, "256M", "4M", 10, 3, 1, _installation(50))
+SMALL = Size("small", 10_000, 3, 16, 800, 500, 50_000, "256M", "4M", 8, 2, 1, _installation(50))
 FULL = Size("full", 300_000, 60, 16, 20_000, 2_000, 1_000_000, "2G", "32M", 60, 15, 3, _installation(1_000))
 SIZES = {size.name: size for size in (SMALL, FULL)}

@@ -27,12 +27,13 @@ from everest.demo import servers as demo
 from everest.demo.servers import Server
 from storages.stores.base import StoreConfig
 from tests.bench import product
-from tests.bench.measures import Step, measure
+from tests.bench.measures import Step, measure, pss
 from tests.bench.peers import FOLLOWER, PASSWORD
 from tests.bench.product import Place
 from tests.bench.sizes import Size
 from tests.helpers import clean, source_config, target_config
 
+CEPH_BYTES = 1 << 30
 WARM_SECONDS = 60
 WARM = ("completed", "not started", "Cannot open")  # the last two: there is nothing to load
 
@@ -67,9 +68,10 @@ class Stand:
     # Places and accounts.  Nobody uses TLS here: the peers would pay for it, too.
 
     def place(self) -> Place:
-        """An empty bucket for a new database.  What was in others is gone: Ceph keeps it all in memory for hours."""
-        self.ceph.stop()
-        self.ceph = ceph.start(self.folder / "ceph")
+        """An empty bucket for a new database.  Others may be gone: Ceph keeps what is deleted for hours, in memory."""
+        if pss(self.ceph.processes["osd"].pid) > CEPH_BYTES:
+            self.ceph.stop()
+            self.ceph = ceph.start(self.folder / "ceph")
         config = StoreConfig(
             type="s3", name="ceph", bucket=self.ceph.new_bucket(), region=self.ceph.region, path_style=True,
             endpoint=self.ceph.endpoint, access_key=self.ceph.access_key, secret_key=self.ceph.secret_key,
