@@ -136,5 +136,13 @@ def test_an_old_server_is_refused(flavour: str, request: Any) -> None:
                 identify(connection)
 
 
+def test_a_connection_that_breaks_while_the_server_is_looked_at_is_a_sentence(mysql_source: Server) -> None:
+    for look in (identify, current_position):
+        connection = connect(source_config(mysql_source))
+        script(mysql_source, [f"KILL {connection.thread_id()}"])
+        with pytest.raises(Transient, match="the connection to the server broke"):
+            look(connection)
+
+
 def test_any_name_is_quoted() -> None:
     assert quote("a`b; DROP") == "`a``b; DROP`"

@@ -7,7 +7,8 @@ import re
 import socket
 import ssl
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -269,6 +270,15 @@ def explain(error: Exception, doing: str) -> EngineError:
     return Refused(f"{doing} failed: {text} (error {code}).")
 
 
+@contextmanager
+def _told(doing: str) -> Iterator[None]:
+    """What the server or the network says, as one of the engine's errors."""
+    try:
+        yield
+    except (pymysql.MySQLError, OSError) as error:
+        raise explain(error, doing) from error
+
+
 def flavour_of(connection: Connection) -> Literal["mysql", "mariadb"]:
     return "mariadb" if "mariadb" in connection.get_server_info().lower() else "mysql"
 
@@ -281,7 +291,12 @@ def version_of(connection: Connection) -> tuple[int, ...]:
 
 
 def identify(connection: Connection) -> Identity:
-    """What the server is; raises Refused where it is older than what Everest knows."""
+    """What the server is; raises Refused where it is older than what Everest knows, Transient where it is gone."""
+    with _told("Asking the server what it is"):
+        return _identified(connection)
+
+
+def _identified(connection: Connection) -> Identity:
     flavour, version = flavour_of(connection), version_of(connection)
     if version < OLDEST[flavour]:
         oldest = ".".join(map(str, OLDEST[flavour]))
@@ -332,14 +347,15 @@ def current_position(connection: Connection) -> Position:
     Raises Refused where the binlog is off.
     """
     identity = identify(connection)
-    position = position_now(connection, identity)
-    for _ in range(5):
-        # File and GTIDs are not read as one: two equal answers in a row belong together.
-        again = position_now(connection, identity)
-        if again == position:
-            break
-        position = again
-    return position
+    with _told("Asking the server where its log ends"):
+        position = position_now(connection, identity)
+        for _ in range(5):
+            # File and GTIDs are not read as one: two equal answers in a row belong together.
+            again = position_now(connection, identity)
+            if again == position:
+                break
+            position = again
+        return position
 
 
 def position_now(connection: Connection, identity: Identity) -> Position:
