@@ -34,6 +34,9 @@ class Listed:
     written: Written
     history: History
 
+    def __str__(self) -> str:
+        return f"{self.written.identity} of {self.time_us} on {self.timeline}"
+
 
 class Claims:
     """Looks at the timelines, and keeps what they listed for restores to choose from."""
@@ -180,12 +183,20 @@ class Restores(threading.Thread):
         why = self.everest.carry_out(restore)
         if why:
             self.failed.append(f"{restore.pk} {choice}: {why}")
+            self.wrong += self._refused(restore, one)
             return False
         with self.everest.stand.restoring:
             found = read_state(self.everest.stand.target)
         self.wrong += self._judge(restore, found, one)
         self.compared += 1
         return True
+
+    def _refused(self, restore: Restore, one: Listed) -> list[str]:
+        """Whether Everest refused a moment that it claims all the same; retention may have taken it meanwhile."""
+        refused = restore.jobs.filter(result__error="NotCovered").first()
+        spans = [span for span in self.everest.now.ranges() if str(span.timeline.pk) == one.timeline]
+        claimed = restore.moment != Restore.BACKUP and any(s.first_us <= one.time_us <= s.last_us for s in spans)
+        return [f"{restore} to {one} was refused: {refused.error}"] if refused and claimed else []
 
     def _judge(self, restore: Restore, found: Any, one: Listed) -> list[str]:
         plan = restore.plan

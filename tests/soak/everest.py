@@ -63,6 +63,11 @@ class Everest:
             database=self.source, storage=storage, name="minutely", cron="* * * * *", retention_copies=3
         )
 
+    def correct_schedule(self) -> None:
+        """A clock that ran ahead has taken the backups of the coming time: they are not taken twice."""
+        for schedule in Schedule.objects.all():
+            schedule.save()
+
     @property
     def now(self) -> Database:
         """The source's row as it is now."""
@@ -156,6 +161,17 @@ class Everest:
         failed = Job.objects.filter(state=Job.FAILED)
         wrong = failed.filter(error__contains="unexpectedly") | failed.filter(result__error="Corrupt")
         return [f"{job}: {job.error}" for job in wrong]
+
+    def unforeseen(self) -> list[str]:
+        """Traces in the workers' logs, but for those of metadata that could not be written: a disk was full."""
+        found = []
+        for path in sorted(self.stand.data.glob("*.log")):
+            for record in re.split(r"^(?=20\d\d-)", path.read_text(errors="replace"), flags=re.M):
+                last = record.strip().rpartition("\n")[2]
+                traced = " ERROR everest." in record and "Traceback" in record
+                if traced and not re.search(r"^(django\.db|sqlite3)\.|OSError: \[Errno 27\]", last):
+                    found.append(f"{path.name}: {record[:100]!r} ... {last}")
+        return found
 
     def request_restore(self, moment: str, **details: Any) -> Restore:
         return Restore.request(self.source, self.target, moment, "soak", **details)

@@ -15,10 +15,12 @@ import pymysql
 
 from tests.helpers import wait_for
 from tests.soak.everest import Everest
+from tests.soak.proxy import Proxy
 from tests.soak.stand import FAKETIME, PATIENCE, ROOT, Stand, environment, execute, kill
 from tests.soak.writers import now_us, rows
 
 ROOM = 16 << 10  # bytes that a file may have on a full disk
+HITS = 20.0  # seconds that a fault waits for something to hit
 STEPS = (-7200, -600, -45, -5, 5, 45, 600, 7200)  # seconds of a clock
 UNSHIPPED = 20  # transactions that a purge takes along, at least
 
@@ -133,15 +135,21 @@ class Faults:
         self._s3("lost", seconds)
 
     def _mysql(self, mode: str, seconds: float) -> None:
-        self.stand.to_source.set(mode)
-        time.sleep(seconds)
-        self.stand.to_source.set("")
+        self._disturb(self.stand.to_source, mode, seconds)
 
     def _s3(self, mode: str, seconds: float) -> None:
         self.stand.to_s3.every = self.random.choice((1, 2, 3))
-        self.stand.to_s3.set(mode)
+        self._disturb(self.stand.to_s3, mode, seconds)
+
+    def _disturb(self, proxy: Proxy, mode: str, seconds: float) -> None:
+        """For a time, and until something was hit."""
+        known = proxy.met[mode]
+        proxy.set(mode)
         time.sleep(seconds)
-        self.stand.to_s3.set("")
+        deadline = time.monotonic() + HITS
+        while proxy.met[mode] == known and time.monotonic() < deadline:
+            time.sleep(0.1)
+        proxy.set("")
 
     # The machine
 
@@ -172,6 +180,7 @@ class Faults:
         clock.write_text(f"{self.random.choice(STEPS):+d}")
         time.sleep(seconds)
         other.end()
+        self.everest.correct_schedule()
 
     # The queue
 

@@ -105,7 +105,8 @@ class Soak:
         wait_for(self.everest.idle, CALM, 0.5)
         self._look(everything=True)
         self.lost, causeless = self.claims.unclaimed(self.faults.losses)
-        self.wrong += causeless + self.claims.false_ends(self.faults.losses) + self.everest.wrong_errors()
+        self.wrong += causeless + self.claims.false_ends(self.faults.losses)
+        self.wrong += self.everest.wrong_errors() + self.everest.unforeseen()
         self._restore_ends()
 
     def _recoverable_to(self) -> int:
