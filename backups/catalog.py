@@ -14,7 +14,7 @@ from django.utils.dateparse import parse_datetime
 from backups.engine import archive as archives
 from backups.engine import layout
 from backups.engine.archive import Archive
-from backups.engine.errors import Stopped
+from backups.engine.errors import Corrupt, Stopped
 from backups.engine.manifest import Manifest
 from backups.engine.types import Quiet, Run
 from backups.models import Backup, Database, Schedule, Slice, Timeline
@@ -52,6 +52,7 @@ def describe(database: Database) -> dict[str, Any]:
             "interval": database.pitr_interval,
         },
         "production_hours": database.production_hours,
+        "reading": {"connections": database.connections, "rate_limit": database.rate_limit},
         "schedules": [_schedule(one) for one in database.schedules.select_related("storage")],
         "pins": [str(pk) for pk in database.backups.filter(pinned=True).values_list("pk", flat=True)],
         "timelines": [_timeline(one) for one in database.timelines.order_by("number")],
@@ -135,7 +136,8 @@ def _rebuild_database(storage: BackupStorage, uuid: str, report: Report, run: Ru
 
 def _database(storage: BackupStorage, uuid: str, described: dict[str, Any]) -> Database:
     """The row; a new one has no credentials yet, says so, and rests until somebody has entered them."""
-    address, pitr, server = (described.get(part, {}) for part in ("address", "pitr", "server"))
+    parts = ("address", "pitr", "server", "reading")
+    address, pitr, server, reading = (described.get(part, {}) for part in parts)
     return Database.objects.get_or_create(
         pk=uuid,
         defaults={
@@ -155,6 +157,8 @@ def _database(storage: BackupStorage, uuid: str, described: dict[str, Any]) -> D
             "pitr_storage": _storage_named(pitr.get("storage", ""), storage),
             "pitr_interval": pitr.get("interval", 60),
             "production_hours": described.get("production_hours", ""),
+            "connections": reading.get("connections", 4),
+            "rate_limit": reading.get("rate_limit"),
         },
     )[0]
 
@@ -265,8 +269,9 @@ def _free_backup_name(database: Database, name: str) -> str:
 
 def _slices(timeline: Timeline, storage: BackupStorage, archive: Archive, run: Run) -> int:
     """Rows as the listing says: missing ones are read from their indexes, surplus ones go."""
-    listed = set(archive.slice_keys(str(timeline.pk)))
-    known = set(timeline.slices.filter(storage=storage, level=0).values_list("key", flat=True))
+    line = str(timeline.pk)
+    listed = {key for level in archive.levels(line) for key in archive.slice_keys(line, level)}
+    known = set(timeline.slices.filter(storage=storage).values_list("key", flat=True))
     with transaction.atomic():
         for key in known - listed:
             Slice.objects.filter(timeline=timeline, storage=storage, key=key).delete()
@@ -274,6 +279,10 @@ def _slices(timeline: Timeline, storage: BackupStorage, archive: Archive, run: R
     for done, key in enumerate(sorted(listed - known)):
         if run.should_stop():
             raise Stopped("Stopped; running it again goes on.")
-        Slice.record(timeline, storage, archive.read_slice(key))
+        try:
+            Slice.record(timeline, storage, archive.read_slice(key))
+        except Corrupt:
+            if archive.has(key):  # else it was merged and given up since it was listed
+                raise
         run.progress(f"{timeline}", done + 1, len(listed - known), "slices")
     return len(listed)

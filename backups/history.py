@@ -6,13 +6,17 @@ Their results hold what the page shows, rows of data included; the tick deletes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any
+
+from django.db.models import F
 
 from backups import moments
 from backups.engine import moments as engine_moments
+from backups.engine import plan
 from backups.engine.errors import EngineError, Refused, Stopped
 from backups.engine.times import AROUND
-from backups.engine.types import Transaction
+from backups.engine.types import SliceIndex, Transaction
 from backups.models import Backup, Database, Job, Slice
 from backups.models.timeline import from_us
 from backups.queue import JobRun
@@ -23,8 +27,9 @@ MOST_TEXT = 1_000_000  # characters of rows in one page
 TABLES_SHOWN = 12
 END_OF_TIME = 2**62
 
-# What follows a place in the list is older.
-Cursor = dict[str, int]  # {"timeline": number, "sequence", "offset"}
+# What follows a place in the list is older: {"timeline": number, "sequence": of the slice, "identity": what lies before
+# this transaction}.  Slices may be merged between two pages, so no place in one is kept.
+Cursor = dict[str, Any]
 
 
 def transactions(job: Job, run: JobRun) -> dict[str, Any]:
@@ -41,7 +46,7 @@ def transactions(job: Job, run: JobRun) -> dict[str, Any]:
                 return {"transactions": found, "next": found[-1]["cursor"], "looked": looked}
             found.append(_listed(row, transaction))
         if looked >= MOST_SLICES:
-            return {"transactions": found, "next": _cursor(row, 0), "looked": looked}
+            return {"transactions": found, "next": _cursor(row, _first(job.database, row)), "looked": looked}
     return {"transactions": found, "next": None, "looked": looked}
 
 
@@ -54,24 +59,35 @@ def _newest_first(database: Database, asked: dict[str, Any]) -> Iterator[tuple[S
             continue
         here = after if after and after["timeline"] == timeline.number else None
         rows = {row.key: row for row in _slices(timeline, here)}
-        points = [row.point() for row in rows.values()]
+        points = list(plan.cover(plan.in_order(row.point() for row in rows.values())))
         filters = asked.get("table", ""), asked.get("kind", "")
         for point, found in engine_moments.newest_first(points, load, since, until, *filters):
             row = rows[point.key]
-            if here is None or row.sequence < here["sequence"]:
+            if here is None or point.last < here["sequence"]:
                 yield row, found
-            elif row.sequence == here["sequence"] and here["offset"]:
-                yield row, [one for one in found if one.offset < here["offset"]]
+            elif point.sequence <= here["sequence"]:
+                if before := _before(load(point), here["identity"]):
+                    yield row, [one for one in found if one.offset <= before[-1].offset]
+
+
+def _before(index: SliceIndex, identity: str) -> list[Transaction]:
+    """A slice's transactions before one, all where it is not in it."""
+    return list(takewhile(lambda one: one.identity != identity, index.transactions))
 
 
 def _slices(timeline: Any, here: Cursor | None) -> Any:
     """Where times are guessed from their neighbours, some slices behind the place count, too."""
-    rows = timeline.slices.filter(level=0).select_related("storage", "timeline").order_by("sequence")
+    rows = timeline.slices.select_related("storage", "timeline").order_by("sequence")
     return rows.filter(sequence__lte=here["sequence"] + AROUND) if here else rows
 
 
-def _cursor(row: Slice, offset: int) -> Cursor:
-    return {"timeline": row.timeline.number, "sequence": row.sequence, "offset": offset}
+def _cursor(row: Slice, identity: str) -> Cursor:
+    return {"timeline": row.timeline.number, "sequence": row.sequence, "identity": identity}
+
+
+def _first(database: Database, row: Slice) -> str:
+    transactions = database.archive(row.storage).read_slice(row.key).transactions
+    return transactions[0].identity if transactions else ""
 
 
 def _listed(row: Slice, one: Transaction) -> dict[str, Any]:
@@ -85,11 +101,8 @@ def _listed(row: Slice, one: Transaction) -> dict[str, Any]:
         for change in one.changes
     ]
     return {
-        "slice": row.pk,
-        "cursor": _cursor(row, one.offset),
+        "cursor": _cursor(row, one.identity),
         "timeline": str(row.timeline_id),
-        "offset": one.offset,
-        "length": one.length,
         "time_us": one.time_us,
         "identity": one.identity,
         "tables": tables[:TABLES_SHOWN],
@@ -104,15 +117,16 @@ def rows(job: Job, run: JobRun) -> dict[str, Any]:
     """Changed rows of one transaction, before and after."""
     database, asked = job.database, job.arguments
     one = asked["transaction"]
-    row = Slice.objects.select_related("storage").filter(pk=one["slice"], timeline__database=database).first()
-    if row is None:
-        raise Refused("The slice with this transaction is no longer stored.", next_step="Look the list up again.")
+    row = _holder(database, one)
     run.progress("Reading the slice", 0, row.size, "bytes")
     archive = database.archive(row.storage)
+    index = archive.read_slice(row.key)
+    place = next((known for known in index.transactions if known.identity == one["identity"]), None)
+    if place is None:
+        raise _gone()
     names = Names(database, one["time_us"])
-    changed = database.module.changed_rows(
-        archive.read_data(archive.read_slice(row.key).data), one["offset"], one["length"], names, asked["first"], PAGE
-    )
+    data = archive.read_data(index.data)
+    changed = database.module.changed_rows(data, place.offset, place.length, names, asked["first"], PAGE)
     shown, size = [], 0
     for change in changed:
         shown.append(_row(change))
@@ -120,6 +134,21 @@ def rows(job: Job, run: JobRun) -> dict[str, Any]:
         if size > MOST_TEXT:
             break
     return {"rows": shown, "names": names.backup}
+
+
+def _holder(database: Database, one: dict[str, Any]) -> Slice:
+    """The slice that holds a listed transaction now: the one it was found in, or a larger one."""
+    sequence = one["cursor"]["sequence"]
+    rows = Slice.objects.filter(timeline=one["timeline"], timeline__database=database)
+    holding = rows.filter(sequence__lte=sequence, sequence__gt=sequence - F("holds"))
+    row = holding.select_related("storage").order_by("-level").first()
+    if row is None:
+        raise _gone()
+    return row
+
+
+def _gone() -> Refused:
+    return Refused("The slice with this transaction is no longer stored.", next_step="Look the list up again.")
 
 
 def _row(change: Any) -> dict[str, Any]:

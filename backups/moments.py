@@ -27,7 +27,7 @@ def transactions(
     """What happened from `since_us` to `until_us`, timeline by timeline, read from the indexes in the bucket."""
     load = loader(database.archives())
     for timeline in database.timelines.order_by("number"):
-        points = [point for point in timeline.slice_points() if point.level == 0]
+        points = list(plan.cover(plan.in_order(timeline.slice_points())))
         for transaction in moments.transactions(points, load, since_us, until_us, table, kind):
             yield timeline, transaction
 

@@ -195,7 +195,9 @@ def _end(job: Job, run: JobRun, state: str, result: Any, error: str) -> None:
         return
     if state == Job.CANCELLED:
         error = "Cancelled."
-    if job.finish(run.owner, state, result=result, error=error) and state != Job.SUCCEEDED:
+    if job.kind == Job.MERGE and state == Job.SUCCEEDED:
+        job.forget()
+    elif job.finish(run.owner, state, result=result, error=error) and state != Job.SUCCEEDED:
         job.refresh_from_db()
         job.settle_subject(state, error)
 

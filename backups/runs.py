@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from backups import catalog, history, leases, moments, shipping, sweeping
+from backups import catalog, history, leases, merging, moments, shipping, sweeping
 from backups.engine import layout, verify
 from backups.engine.errors import Corrupt, Forked, Gap, LeaseLost, Refused, Stopped
 from backups.engine.types import Position
@@ -48,6 +48,8 @@ def backup(job: Job, run: JobRun) -> dict[str, Any]:
             backup=str(row.pk),
             name=row.name,
             schedule=str(row.schedule_id or ""),
+            threads=database.connections,
+            rate=(database.rate_limit or 0) * 1_000_000,
             run=run,
             since=since,
         )
@@ -325,4 +327,5 @@ BODIES = {
     Job.CATALOG: rebuild_catalogue,
     Job.TRANSACTIONS: history.transactions,
     Job.ROWS: history.rows,
+    Job.MERGE: merging.merge,
 }

@@ -14,8 +14,8 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
-from backups import leases
-from backups.engine import slices
+from backups import leases, merging
+from backups.engine import levels, slices
 from backups.engine.errors import Corrupt, Forked, Gap, LeaseLost, Refused, Stopped
 from backups.engine.types import Chunk, Position, Quiet, Run, SliceIndex
 from backups.models import Backup, Database, Slice, Timeline
@@ -193,6 +193,7 @@ class Voyage:
         self.archive = database.archive(database.pitr_storage)
         self.count = 0
         self._stored = start
+        self._merging = 0
         self._seen: tuple[Position, Any] | None = None
         self._looked = 0.0
         self._lock = threading.Lock()
@@ -201,12 +202,20 @@ class Voyage:
         """A slice is in the bucket.  Called from the shipment's threads."""
         try:
             Slice.record(self.timeline, self.database.pitr_storage, index)
+            self._expect_merging(index)
             with self._lock:
                 self.count += 1
                 self._stored = index.end
                 self._note(ship_position=dict(index.end))
         finally:
             connection.close()
+
+    def _expect_merging(self, index: SliceIndex) -> None:
+        """Once a window: what it holds by then may be merged."""
+        due = levels.next_us(slices.point(index), index.written_us)
+        if due and due != self._merging:
+            self._merging = due
+            merging.expect(self.database, from_us(due))
 
     def caught_up(self, position: Position) -> None:
         """Nothing lay behind `position` a moment ago; it counts once that much is in the bucket.

@@ -103,9 +103,14 @@ def _listed(database: Database, archives: dict[str, Archive]) -> list[BackupPoin
 
 def _busy(database: Database) -> set[str]:
     """Backups and timelines that live Jobs read or write."""
+    return read_now(database, Job.BACKUP)
+
+
+def read_now(database: Database, *kinds: str) -> set[str]:
+    """Backups and timelines that restores and verifications read, or Jobs of these kinds work on."""
     reading = Restore.objects.filter(source=database, state__in=[Restore.PENDING, Restore.RUNNING])
     found = {part for one in reading if one.plan for part in (one.plan["timeline"], one.plan["backup"]["id"])}
-    for job in database.jobs.filter(state=Job.RUNNING, kind__in=[Job.BACKUP, Job.VERIFY]).select_related("backup"):
+    for job in database.jobs.filter(state=Job.RUNNING, kind__in=[Job.VERIFY, *kinds]).select_related("backup"):
         every = database.timelines.values_list("pk", flat=True)
         found |= {str(job.backup_id), *map(str, [job.backup.timeline_id] if job.backup else every)}
     return found - {"None"}
@@ -146,6 +151,8 @@ def _orphans(archive: Archive, busy: Collection[str], run: JobRun) -> None:
 
 def _forget(database: Database, run: JobRun) -> dict[str, Any]:
     """All that is stored of a database, markers first, then its rows."""
+    if database.jobs.filter(kind=Job.MERGE, state=Job.RUNNING).exists():
+        raise NotYet("Its slices are being merged; the deletion waits for that.")
     if database.ship_owner and database.ship_lease_until > timezone.now():
         raise NotYet("A worker still ships this database; the deletion waits until it lets go.")
     for archive in database.archives().values():

@@ -12,7 +12,7 @@ from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.models import OrmQ
 
-from backups import leases, shipping
+from backups import leases, merging, shipping
 from backups.models import Backup, Database, Job, Restore, Schedule, Timeline, WorkerState
 
 log = logging.getLogger("everest.work")
@@ -146,6 +146,7 @@ STEPS: list[Callable[[], None]] = [
     check_databases,
     put_settings_back,
     verify_databases,
+    merging.start_due,
     respan_timelines,
     prune,
 ]

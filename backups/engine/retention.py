@@ -90,16 +90,14 @@ def spare(
     return found
 
 
-def superseded(slices: Iterable[SlicePoint], proven: Collection[str]) -> list[SlicePoint]:
+def superseded(slices: Iterable[SlicePoint], proven: Collection[str], newest: int) -> list[SlicePoint]:
     """Slices of one timeline that larger ones hold which were just proven whole (their keys); oldest first.
 
-    The newest slice of level 0 stays: shipping resumes from it.
+    newest: sequence of the timeline's newest slice of level 0, which stays: shipping resumes from it.
     """
-    ordered = in_order(slices)
-    newest = max((point.sequence for point in ordered if point.level == 0), default=-1)
     found: list[SlicePoint] = []
     last = -1
-    for point in ordered:
+    for point in in_order(slices):
         if point.last <= last and (point.level, point.sequence) != (0, newest):
             found.append(point)
         elif point.key in proven:

@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import asdict
+from datetime import timedelta
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
@@ -200,6 +201,11 @@ class Slice(models.Model):
     raw_size = models.BigIntegerField(default=0)
     exact_times = models.BooleanField(default=True)
     written_at = models.DateTimeField()
+    holds = models.PositiveIntegerField(default=1, help_text="Slices of level 0")
+    apart = models.BooleanField(default=False, help_text="Seen not to be one binlog file with what is before it")
+    parts_go_at = models.DateTimeField(null=True, help_text="From then on no run can have planned with its parts")
+
+    GRACE = timedelta(hours=1)  # far more than lies between planning with rows and being seen to read
 
     class Meta:
         ordering = ["timeline_id", "level", "sequence"]
@@ -239,6 +245,8 @@ class Slice(models.Model):
             "raw_size": index.raw_size,
             "exact_times": index.exact_times,
             "written_at": from_us(index.written_us),
+            "holds": index.holds,
+            "parts_go_at": timezone.now() + Slice.GRACE if index.level else None,
         }
 
     def point(self):
@@ -258,4 +266,5 @@ class Slice(models.Model):
             exact_times=self.exact_times,
             storage=self.storage.name,
             written_us=to_us(self.written_at),
+            holds=self.holds,
         )

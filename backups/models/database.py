@@ -4,6 +4,7 @@ import secrets
 import string
 import uuid
 
+from django.core import validators
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef
@@ -57,6 +58,12 @@ class Database(models.Model):
     checked_at = models.DateTimeField(null=True, blank=True, editable=False)
     checks = models.JSONField(default=list, blank=True, editable=False)
 
+    # How a backup reads it.
+    connections = models.PositiveSmallIntegerField(
+        default=4, validators=[validators.MinValueValidator(1), validators.MaxValueValidator(16)]
+    )
+    rate_limit = models.PositiveIntegerField("Rate limit, MB/s", null=True, blank=True)
+
     # Point-in-time recovery.
     pitr = models.BooleanField("Point-in-time recovery", default=False)
     pitr_storage = models.ForeignKey(
@@ -75,6 +82,10 @@ class Database(models.Model):
     ship_retry_at = models.DateTimeField(null=True, blank=True, editable=False)
     caught_up_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="The server's position equalled the last slice's end then"
+    )
+
+    merge_due_at = models.DateTimeField(
+        null=True, blank=True, editable=False, default=timezone.now, help_text="When slices may be due for merging"
     )
 
     # Rebuilt from a bucket: it may be at work elsewhere, so it is only restored from until its form is saved.
@@ -261,6 +272,10 @@ class Database(models.Model):
         """The timeline that ended in a gap which no later backup has mended yet."""
         return unmended().filter(database=self).order_by("number").last()
 
+    def merge_failure(self) -> Job | None:
+        """The last try to merge slices, where it failed: nothing is lost, but small ones fill the storage."""
+        return self.jobs.filter(kind=Job.MERGE, state=Job.FAILED).first()
+
     def release_ship_lease(self):
         """Let another worker ship; the one that held the lease sees it and stops.  Slices cannot be written twice."""
         held = Database.objects.filter(pk=self.pk).exclude(ship_owner="")
@@ -299,7 +314,7 @@ class Database(models.Model):
 
     def remove(self, keep_data=True, who=""):
         """Forget it; its stored data stays unless told otherwise, then a Job deletes that first."""
-        if self.jobs.filter(state__in=Job.OPEN).exclude(kind__in=[Job.CHECK, *Job.LOOKS]).exists():
+        if self.jobs.filter(state__in=Job.OPEN).exclude(kind__in=[*Job.UPKEEP, *Job.LOOKS]).exists():
             raise ValidationError(f"{self} has work in progress. Cancel it first.")
         if not keep_data:
             Database.objects.filter(pk=self.pk).update(pitr=False)

@@ -25,8 +25,9 @@ class Job(models.Model):
     OPEN = (PENDING, RUNNING)
     LOG_LIMIT = 200_000  # characters; of a longer log the oldest go
     BACKUP, RESOLVE, DELETE, VERIFY, CHECK, PUT_BACK = "backup", "resolve", "delete", "verify", "check", "put_back"
-    CATALOG, TRANSACTIONS, ROWS = "catalog", "transactions", "rows"
+    CATALOG, TRANSACTIONS, ROWS, MERGE = "catalog", "transactions", "rows", "merge"
     LOOKS = (TRANSACTIONS, ROWS)  # what a person asked to see; nothing changes by it
+    UPKEEP = (CHECK, MERGE)  # comes every few minutes of itself
     KINDS = [
         (BACKUP, "Backup"),
         (RESTORE, "Restore"),
@@ -38,12 +39,14 @@ class Job(models.Model):
         (CATALOG, "Read a storage's catalogue"),
         (TRANSACTIONS, "List transactions"),
         (ROWS, "Show rows"),
+        (MERGE, "Merge slices"),
     ]
     QUEUES = {
         BACKUP: LONG,
         VERIFY: LONG,
         DELETE: LONG,
         CATALOG: LONG,
+        MERGE: LONG,
         RESTORE: RESTORE,
         RESOLVE: SHORT,
         CHECK: SHORT,
@@ -142,6 +145,11 @@ class Job(models.Model):
                 state=state, owner="", lease_until=None, result=result, error=error, finished_at=timezone.now()
             )
         )
+
+    def forget(self):
+        """It did what it was for and tells nothing; neither do those of its kind that failed before."""
+        same = Job.objects.filter(kind=self.kind, database=self.database)
+        same.filter(Q(pk=self.pk) | ~Q(state__in=self.OPEN)).delete()
 
     def cancel(self, who=""):
         """Ask a run to stop; a Job that nobody runs is cancelled at once.  False where it was over already."""

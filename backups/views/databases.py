@@ -144,8 +144,8 @@ def moving(database):
 
 
 def open_jobs(database):
-    jobs = database.jobs.filter(state__in=Job.OPEN).exclude(kind__in=[Job.CHECK, *Job.LOOKS])
-    return jobs.select_related("backup", "restore")
+    jobs = database.jobs.filter(state__in=Job.OPEN).exclude(kind__in=[*Job.UPKEEP, *Job.LOOKS])
+    return jobs.select_related("backup", "restore").defer("log", "result", "arguments")
 
 
 def last_slice(database):

@@ -108,12 +108,12 @@ class TestGivingUp:
     large = point(merged(1, made[:3]), "store")
 
     def test_only_what_a_proven_one_holds(self):
-        assert superseded([*self.small, self.large], []) == []
-        assert superseded([*self.small, self.large], [self.large.key]) == self.small[:3]
+        assert superseded([*self.small, self.large], [], 3) == []
+        assert superseded([*self.small, self.large], [self.large.key], 3) == self.small[:3]
 
     def test_the_newest_of_level_0_stays_to_resume_from(self):
         whole = point(merged(1, self.made), "store")
-        assert superseded([*self.small, whole], [whole.key]) == self.small[:3]
+        assert superseded([*self.small, whole], [whole.key], 3) == self.small[:3]
 
     def test_a_damaged_one_goes_while_all_that_it_holds_is_there(self):
         assert spoilt_copies([*self.small, self.large], [self.large.key]) == [self.large]
@@ -171,7 +171,7 @@ def worlds(draw):
                 world.merge(group, draw(st.integers(2, len(group.parts))), draw(st.booleans()))
         known = in_order(points(world.rows.values()))
         proven = {one.key for one in known if one.level and draw(st.booleans())}
-        going = superseded(known, proven)
+        going = superseded(known, proven, len(world.every) - 1)
         world.give_up(going, {one.key for one in going if draw(st.integers(0, 3)) == 0})
         if draw(st.booleans()) and world.every:
             backups.append(backup(f"b{step + 1}", world.every[-1].end["at"], view_us=clock))

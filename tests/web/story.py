@@ -156,10 +156,9 @@ def job(kind, state="running", **more):
 def transaction(database, number=1200, **more):
     """One line of the list of transactions."""
     line = database.timelines.order_by("number").last()
-    last = line and line.slices.last()
     found = {
-        "slice": last.pk if last else 0, "timeline": str(line.pk) if line else "", "offset": 4, "length": 100,
-        "cursor": {"timeline": 2, "sequence": 5, "offset": 4}, "time_us": 1_795_370_402_000_001,
+        "timeline": str(line.pk) if line else "",
+        "cursor": {"timeline": 2, "sequence": 5, "identity": "gtid:4"}, "time_us": 1_795_370_402_000_001,
         "identity": f"{SERVER}:{number}", "more": 0, "rows": 250, "ddl": "", "xa": "",
         "tables": [{"name": "shop.orders", "inserts": 1, "updates": 2, "deletes": 247}],
     }  # fmt: skip

@@ -192,7 +192,7 @@ def test_a_slice_that_is_gone_is_told(shop, source):
     ask(source, "DELETE FROM shop.orders")
     shipping.drain(shop, Quiet())
     (delete,) = look(shop)["transactions"]
-    job = queue.run_job_now(shop.show_rows({**delete, "slice": 0}))
+    job = queue.run_job_now(shop.show_rows({**delete, "cursor": {**delete["cursor"], "sequence": 99}}))
     assert job.state == Job.FAILED and "no longer stored" in job.error
 
 
