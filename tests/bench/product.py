@@ -66,17 +66,21 @@ def shipped(config: ServerConfig, start: Position, place: Place) -> Callable[[],
 
 
 def followed(config: ServerConfig, start: Position, place: Place, seconds: float) -> Callable[[], list[float]]:
-    """Ship for a while at an interval of a second; returns each transaction's seconds from commit to the bucket."""
+    """Ship for a while at an interval of a second; returns the seconds from commit to the bucket, in no order.
+
+    Of each transaction that was committed meanwhile: those before had to wait for the shipping to begin.
+    """
     archive = place.archive()
-    delays: list[float] = []
+    seen: list[tuple[float, float]] = []
 
     def safe(index: SliceIndex) -> None:
         now = time.time()
-        delays.extend(now - transaction.time_us / 1e6 for transaction in index.transactions)
+        seen.extend((transaction.time_us / 1e6, now) for transaction in index.transactions)
 
     def work() -> list[float]:
+        began = time.time()
         slices.ship(archive, place.timeline, chunks(config, start, interval=1, seconds=seconds), None, safe)
-        return delays
+        return [stored - committed for committed, stored in seen if committed >= began]
 
     return work
 
