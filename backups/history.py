@@ -65,9 +65,8 @@ def _newest_first(database: Database, asked: dict[str, Any]) -> Iterator[tuple[S
             row = rows[point.key]
             if here is None or point.last < here["sequence"]:
                 yield row, found
-            elif point.sequence <= here["sequence"]:
-                if before := _before(load(point), here["identity"]):
-                    yield row, [one for one in found if one.offset <= before[-1].offset]
+            elif point.sequence <= here["sequence"] and (before := _before(load(point), here["identity"])):
+                yield row, [one for one in found if one.offset <= before[-1].offset]
 
 
 def _before(index: SliceIndex, identity: str) -> list[Transaction]:
