@@ -1,12 +1,11 @@
-"""Does steps on a target, in order, in one session, while the next ones are being decoded.
+"""Does steps on a target, in order, while the next ones are being decoded.
 
-One session over all slices: temporary tables of statement logs live in it.  Nothing it does is written to the
-target's own binlog.
+One session over all slices: temporary tables of statement logs live in it.  Compacted batches have sessions of their
+own (lanes.py), and nothing else runs while they do.  Nothing of all this is written to the target's own binlog.
 """
 
 from __future__ import annotations
 
-import binascii
 import re
 import time
 from collections import deque
@@ -21,7 +20,10 @@ from pymysql.constants import CLIENT, ER
 
 from backups.engine.errors import EngineError, Refused, Stopped
 from backups.engine.mysql import tsv
+from backups.engine.mysql.batch import Batch, How
+from backups.engine.mysql.compaction import Shape
 from backups.engine.mysql.context import Session, text, with_definer
+from backups.engine.mysql.lanes import Lanes, binlog
 from backups.engine.mysql.load import is_there
 from backups.engine.mysql.server import (
     Connection,
@@ -35,7 +37,8 @@ from backups.engine.mysql.server import (
     value,
     version_of,
 )
-from backups.engine.mysql.steps import Control, Done, Format, Rows, Statement, Step
+from backups.engine.mysql.shapes import Shapes
+from backups.engine.mysql.step import Control, Done, Format, Gathered, Rows, Statement, Step
 from backups.engine.types import Run
 
 AHEAD = 3  # steps decoded while one is being done
@@ -58,6 +61,7 @@ _SETTINGS = {
 _FROM_SOURCE = ("default_storage_engine",)  # what a statement's meaning depends on although the log lacks it
 _SELECTED_ELSEWHERE = "information_schema"  # selected where a statement's own default schema is gone
 _DROP_TEMPORARY = re.compile(rb"(?is)\s*DROP\s+(?:/\*.*?\*/\s*)?TEMPORARY\s+TABLE\b")
+_KEEPS_DEFINITIONS = re.compile(rb"(?i)\s*(INSERT|UPDATE|DELETE|REPLACE|LOAD|SAVEPOINT|ROLLBACK|RELEASE)\b")
 _UNKNOWN_ZONE, _PACKET_TOO_LARGE = 1298, ER.NET_PACKET_TOO_LARGE
 
 
@@ -69,26 +73,42 @@ class Applier:
         self.run = run
         self.total = total  # source transactions that will come, for the progress; 0: unknown
         self.done, self.last = 0, ""
-        self.connection = connect(config, client_flag=CLIENT.LOCAL_FILES)
+        self.source = source
+        self.connection = self._connect()
         try:
-            self._set_up(source)
+            self._set_up()
         except pymysql.MySQLError as error:
             self.connection.close()
             raise explain(error, "Preparing the session that replays") from error
         self._pool = ThreadPoolExecutor(1, "apply")
-        self._queue: deque[Future[None]] = deque()
+        self._queue: deque[Future[None] | Done | Batch] = deque()
         self._failed = False
         self._looked = 0.0
+        self._lanes: Lanes | None = None  # while it is None no batch was compacted
+        self._in_lanes = False  # whether the newest step is in them
+        self._shapes: Shapes | None = None
+        self._outdated = False  # whether definitions may have changed since
 
-    def _set_up(self, source: Mapping[str, str]) -> None:
+    def _connect(self) -> Connection:
+        """A session for row events; nothing fails or is altered in it that went through on the source."""
+        connection = connect(self.config, client_flag=CLIENT.LOCAL_FILES)
+        try:
+            names = {str(name).lower() for name, _ in rows(connection, "SHOW SESSION VARIABLES")}
+            wanted = _SETTINGS | {name: text(self.source[name]) for name in _FROM_SOURCE if name in self.source}
+            connection.query("SET SESSION sql_log_bin = 0")
+            assignments = (f"{name} = {wanted[name]}" for name in wanted if name in names)
+            connection.query("SET SESSION " + ", ".join(assignments))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set_up(self) -> None:
         connection = self.connection
         self.flavour = flavour_of(connection)
         names = {str(name).lower() for name, _ in rows(connection, "SHOW SESSION VARIABLES")}
-        wanted = _SETTINGS | {name: text(source[name]) for name in _FROM_SOURCE if name in source}
-        self._run("SET SESSION sql_log_bin = 0")
-        self._run("SET SESSION " + ", ".join(f"{name} = {wanted[name]}" for name in wanted if name in names))
         self.packet = min(int(value(connection, "SELECT @@max_allowed_packet")), LARGEST_PACKET)
-        zone = zone_for(source.get("system_time_zone", ""), str(value(connection, "SELECT @@system_time_zone")))
+        zone = zone_for(self.source.get("system_time_zone", ""), str(value(connection, "SELECT @@system_time_zone")))
         self.session = Session(self.flavour, names, zone, dict(_collations(connection)))
         self.schema: str | None = None
 
@@ -97,6 +117,10 @@ class Applier:
         """Bytes of row events that fit into one BINLOG statement."""
         return (self.packet - 1024) // 4 * 3
 
+    @property
+    def conflicts(self) -> int:
+        return self._lanes.conflicts if self._lanes else 0
+
     # The queue
 
     def __enter__(self) -> Applier:
@@ -104,28 +128,92 @@ class Applier:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._failed = True  # what is still queued is not done any more
-        if kind is not None and not all(future.done() for future in self._queue):
+        if kind is not None and not all(item.done() for item in self._queue if isinstance(item, Future)):
             self._kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self.connection.close()
+        if self._lanes:
+            self._lanes.close()
+        for item in self._queue:
+            if isinstance(item, Batch):
+                item.close()
+        for connection in (self.connection, *([self._shapes.connection] if self._shapes else [])):
+            connection.close()
 
     def take(self, step: Step) -> None:
         """Have one step done; raises what an earlier one failed with, or Stopped."""
-        self._settle(AHEAD)
-        self._queue.append(self._pool.submit(self._do, step))
+        if isinstance(step, Done):
+            self._queue.append(step)
+        elif isinstance(step, Gathered):
+            self._settle(0)
+            self._take_batch(step)
+        else:
+            self._settle(0 if self._in_lanes else AHEAD)
+            self._in_lanes = False
+            if isinstance(step, Statement):
+                self._raise_counters()
+                self._outdated = self._outdated or not _KEEPS_DEFINITIONS.match(step.query.sql)
+            self._queue.append(self._pool.submit(self._do, step))
+
+    def _take_batch(self, step: Gathered) -> None:
+        if self._lanes is None:
+            self._lanes = Lanes(self._connect, self._describe, self.largest)
+        if not self._in_lanes:
+            ((step_size, offset),) = rows(
+                self.connection, "SELECT @@SESSION.auto_increment_increment, @@SESSION.auto_increment_offset"
+            )
+            self._increments = int(step_size), int(offset)
+        self._in_lanes = True
+        self._queue += self._lanes.submit(step, self._increments)
+        self._queue.append(step.batch)
+
+    def look(self, schema: str, table: str) -> Shape | How:
+        """What the target says of a table when all steps so far are done."""
+        try:
+            if self._shapes is None:
+                self._shapes = Shapes(self._connect())
+            if self._outdated:
+                self._settle(0)
+                self._shapes.forget()
+                self._outdated = False
+            return self._shapes(schema, table)
+        except pymysql.MySQLError as error:
+            raise explain(error, f"Looking at {schema}.{table} on the target") from error
 
     def finish(self) -> None:
         self._settle(0)
+        self._raise_counters()
 
     def _settle(self, most: int) -> None:
         """Wait until at most so many steps are queued."""
         while True:
-            while self._queue and self._queue[0].done():
-                self._queue.popleft().result()
+            while self._queue and self._passed(self._queue[0]):
+                self._queue.popleft()
             self._look()
             if len(self._queue) <= most:
                 return
-            wait([self._queue[0]], timeout=LOOK_SECONDS)
+            if isinstance(first := self._queue[0], Future):
+                wait([first], timeout=LOOK_SECONDS)
+
+    def _passed(self, item: Future[None] | Done | Batch) -> bool:
+        """Whether this is done; all before it is."""
+        if isinstance(item, Done):
+            self.done, self.last = self.done + item.count, item.last
+        elif isinstance(item, Batch):
+            item.close()
+        elif not item.done():
+            return False
+        else:
+            self._result(item)
+        return True
+
+    def _result(self, future: Future[None]) -> None:
+        try:
+            future.result()
+        except (pymysql.MySQLError, OSError) as error:
+            raise self._explained(error, None) from error
+        except EngineError as error:
+            error.meaning = error.meaning or self._reached()
+            raise
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -140,7 +228,8 @@ class Applier:
         with suppress(EngineError, pymysql.MySQLError):  # the session may have ended by itself
             other = connect(self.config)
             with other:
-                rows(other, f"KILL QUERY {int(self.connection.thread_id())}")
+                for connection in (self.connection, *(self._lanes.connections if self._lanes else [])):
+                    rows(other, f"KILL QUERY {int(connection.thread_id())}")
 
     # One step
 
@@ -158,24 +247,29 @@ class Applier:
 
     def _dispatch(self, step: Step) -> None:
         if isinstance(step, Rows):
-            self._binlog(step.raw)
+            self._run(binlog(step.raw))
         elif isinstance(step, Control):
             self._run(step.sql)
-        elif isinstance(step, Done):
-            self.done, self.last = self.done + step.count, step.last
         elif isinstance(step, Statement):
             self._statement(step)
-        else:
-            self._format(step)
+        elif isinstance(step, Format):
+            self._describe(self.connection, step.raw)
 
-    def _format(self, step: Format) -> None:
-        self._binlog(step.raw)
+    def _describe(self, connection: Connection, raw: bytes) -> None:
+        """Tell a session how the events from here on are written."""
+        connection.query(binlog(raw))
         if self.flavour == "mysql":
             # It leaves GTID_NEXT undetermined, and every statement after it would fail.
-            self._run("SET SESSION gtid_next = 'AUTOMATIC'")
+            connection.query("SET SESSION gtid_next = 'AUTOMATIC'")
 
-    def _binlog(self, raw: bytes) -> None:
-        self._run(b"BINLOG '" + binascii.b2a_base64(raw, newline=False) + b"'")
+    def _raise_counters(self) -> None:
+        """AUTO_INCREMENT values of rows that were inserted and deleted again, which the target has not seen."""
+        if self._lanes and self._lanes.counters:
+            self._settle(0)
+            try:
+                self._lanes.raise_counters(self.connection, self._increments)
+            except pymysql.MySQLError as error:
+                raise self._explained(error, None) from error
 
     def _statement(self, step: Statement) -> None:
         query = step.query
@@ -229,9 +323,9 @@ class Applier:
 
     # What went wrong
 
-    def _explained(self, error: Exception, step: Step) -> EngineError:
+    def _explained(self, error: Exception, step: Step | None) -> EngineError:
         place = getattr(step, "place", "")
-        found = explain(error, f"Transaction {place}" if place else "Preparing the replay of row events")
+        found = explain(error, f"Transaction {place}" if place else "The replay of row events")
         found.meaning = found.meaning or self._reached()
         if error_code(error) == _UNKNOWN_ZONE:
             found.next_step = "Load the time zone tables on the target (mysql_tzinfo_to_sql), then restore again."
@@ -242,7 +336,7 @@ class Applier:
     def _reached(self) -> str:
         if not self.last:
             return "The target holds the snapshot, and no transaction after it for certain."
-        return f"The target holds the source's state up to transaction {self.last}, and perhaps some more."
+        return f"The target holds the source's state up to transaction {self.last}, and perhaps changes of later ones."
 
 
 def zone_for(source: str, target: str) -> str | None:

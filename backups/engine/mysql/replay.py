@@ -15,10 +15,12 @@ from backups.engine.mysql import events as ev
 from backups.engine.mysql.applier import Applier
 from backups.engine.mysql.events import Event
 from backups.engine.mysql.gtid import DomainSet, GtidSet, at_or_before, contains, executed
-from backups.engine.mysql.gtid_events import gtid
 from backups.engine.mysql.server import ServerConfig
-from backups.engine.mysql.steps import Step, Steps
+from backups.engine.mysql.step import Step
+from backups.engine.mysql.steps import Steps
 from backups.engine.types import Position, Run, SliceIndex, Transaction
+
+WHOLE = 1 << 20  # bytes of a transaction that is read as one
 
 Slices = Iterable[tuple[SliceIndex, Iterable[bytes]]]
 
@@ -64,7 +66,7 @@ def replay(
     window = Window(start, stop)
     with (
         Applier(config, run, source=source, total=total) as applier,
-        closing(Steps(applier.largest)) as steps,
+        closing(Steps(applier.largest, applier.look if compact else None)) as steps,
     ):
         for step in decode(slices, window, steps):
             applier.take(step)
@@ -77,8 +79,9 @@ def replay(
         )
     seen = steps.seen
     return ReplayResult(
-        applier.done, seen.row_events, seen.statements, seen.skipped, tuple(sorted(seen.prepared)), applier.last
-    )
+        applier.done, seen.row_events, seen.statements, seen.skipped, tuple(sorted(seen.prepared)), applier.last,
+        applier.conflicts,
+    )  # fmt: skip
 
 
 class Window:
@@ -145,46 +148,79 @@ def decode(slices: Slices, window: Window, steps: Steps) -> Iterator[Step]:
 
 def _slice(index: SliceIndex, chunks: Iterable[bytes], window: Window, steps: Steps) -> Generator[Step, None, bool]:
     """One slice; returns False once the moment was reached inside it."""
-    reader = _Reader(index, chunks)
+    reader = Reader(index.key, chunks)
     for item in index.transactions:
         for event in reader.until(item.offset):
             if event.type == ev.FORMAT_DESCRIPTION:
                 yield from steps.format(event)
-        if window.beyond(item) and not window.before(item):
+        before = window.before(item)
+        if not before and window.beyond(item):
             return False
-        events = reader.until(item.offset + item.length)
-        if window.before(item):
-            for _ in events:
-                pass
+        if before:
+            reader.skip(item.length)
+            continue
+        if item.length <= WHOLE:
+            yield from steps.whole(item.identity, reader.take(item.length))
         else:
-            yield from steps.transaction(item.identity, _named(item, events))
-            window.passed(item)
+            yield from steps.transaction(item.identity, reader.until(item.offset + item.length))
+        window.passed(item)
     return True
 
 
-def _named(item: Transaction, events: Iterable[Event]) -> Iterator[Event]:
-    """The transaction's events, the first of which must say that it is this one."""
-    for number, event in enumerate(events):
-        if number == 0 and (event.type not in ev.GTIDS or gtid(event).identity not in ("", item.identity)):
-            raise Corrupt(f"The slice holds another transaction where its index says {item.identity}.")
-        yield event
+class Reader:
+    """A slice's bytes from front to back: events, each proven by its checksum, or transactions as they are.
 
+    Raises Corrupt where they are not what the index says.
+    """
 
-class _Reader:
-    """A slice's events and how far they have been read, in bytes of the slice."""
-
-    def __init__(self, index: SliceIndex, chunks: Iterable[bytes]) -> None:
-        self.key = index.key
-        self.events = ev.read(chunks)
-        self.offset = len(ev.MAGIC)
+    def __init__(self, key: str, chunks: Iterable[bytes]) -> None:
+        self.key = key
+        self.trailer: int | None = None  # None: no format description was seen yet
+        self._chunks = iter(chunks)
+        self._buffer, self._at = b"", 0
+        self.offset = 0
+        if self.take(len(ev.MAGIC)) != ev.MAGIC:
+            raise Corrupt(f"Slice {key} is no binlog file: it does not begin with its magic number.")
 
     def until(self, end: int) -> Iterator[Event]:
         """Events up to this offset, which must lie between two of them."""
         while self.offset < end:
-            event = next(self.events, None)
-            if event is None:
-                break
-            self.offset += event.size
+            size = int.from_bytes(self._peek(ev.HEADER_SIZE)[9:13], "little")
+            if size < ev.HEADER_SIZE or self.offset + size > end:
+                raise self._other(end)
+            event = ev.parse(memoryview(self.take(size)), self.trailer or 0)
+            ev.verify(event)
+            if event.type == ev.FORMAT_DESCRIPTION:
+                self.trailer = ev.format_description(event).trailer
+            elif self.trailer is None:
+                raise Corrupt(f"Slice {self.key} does not begin with a format description.")
             yield event
         if self.offset != end:
-            raise Corrupt(f"Slice {self.key} does not hold what its index says, at byte {self.offset} of {end}.")
+            raise self._other(end)
+
+    def skip(self, size: int) -> None:
+        while size:
+            size -= len(self.take(min(size, WHOLE)))
+
+    def take(self, size: int) -> bytes:
+        found = self._peek(size)
+        self._at += size
+        self.offset += size
+        return found
+
+    def _peek(self, size: int) -> bytes:
+        end = self._at + size
+        if end > len(self._buffer):
+            parts = [self._buffer[self._at :]]
+            have = len(parts[0])
+            while have < size:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    raise self._other(self.offset + size)
+                parts.append(chunk)
+                have += len(chunk)
+            self._buffer, self._at, end = b"".join(parts), 0, size
+        return self._buffer[self._at : end]
+
+    def _other(self, end: int) -> Corrupt:
+        return Corrupt(f"Slice {self.key} does not hold what its index says, at byte {self.offset} of {end}.")

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from backups.engine.mysql.events import CHECKSUM_SIZE, Event
 from backups.engine.mysql.rows import STATEMENT_END
+from backups.engine.mysql.server import SYSTEM_SCHEMAS
 
+SYSTEM = frozenset(name.encode() for name in SYSTEM_SCHEMAS)
 _TABLE_ID = slice(19, 25)  # first field of table maps and row events
 _FLAGS = 25  # after it, in both
 _SCHEMA = 27  # in table maps: length, then name
@@ -87,11 +89,6 @@ class RowBuffer:
         self.size = self.maps_size
         self._start, self._has_rows = 0, False
         return taken
-
-    def append(self, other: RowBuffer) -> None:
-        """Take over all that another one holds; it must not hold a statement under way."""
-        self._parts += other._parts
-        self.size += other.size
 
     def _add(self, part: Part) -> None:
         self._parts.append(part)

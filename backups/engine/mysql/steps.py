@@ -1,6 +1,7 @@
 """From logged transactions to what a target is to do: the pure middle between decoding and applying.
 
-Transactions of nothing but row events are gathered: many become one.  Everything else is done in its place: each
+Transactions of nothing but row events are gathered: many become one, compacted where that is wanted (batch.py).
+Everything else is done in its place: each
 statement with its context, savepoints and groups that end in ROLLBACK included.  A branch that XA PREPARE left
 behind is held back until its XA COMMIT comes, and done there: until then its locks keep everybody else from its
 rows and tables.
@@ -11,24 +12,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from tempfile import SpooledTemporaryFile
 from typing import IO
 
 from backups.engine.errors import Corrupt, Gap, Refused
 from backups.engine.mysql import events as ev
-from backups.engine.mysql.events import HEADER, HEADER_SIZE, Event, FormatDescription, with_checksum
-from backups.engine.mysql.gtid_events import PREPARED_XA, STANDALONE, maria_gtid
-from backups.engine.mysql.rowbuffer import RowBuffer, ends_statement, schema_of, table_id
-from backups.engine.mysql.server import SYSTEM_SCHEMAS
+from backups.engine.mysql.batch import Batch, Look, Name
+from backups.engine.mysql.events import Event, FormatDescription, with_checksum
+from backups.engine.mysql.gtid_events import PREPARED_XA, STANDALONE, gtid, maria_gtid
+from backups.engine.mysql.held import Held, temporary, without_savepoints
+from backups.engine.mysql.plain import plain, proven
+from backups.engine.mysql.rowbuffer import SYSTEM, RowBuffer, ends_statement, schema_of, table_id
 from backups.engine.mysql.skipped import is_skipped
 from backups.engine.mysql.statements import LoadQuery, Query, load_query, query, xa_prepare
+from backups.engine.mysql.step import Control, Done, Format, Gathered, Rows, Statement, Step
 from backups.engine.mysql.wrapped import payload_events, uncompressed
 
 GATHER_BYTES = 4 << 20  # of row events in one target transaction, unless one source transaction has more
 GATHER_COUNT = 500  # source transactions in one target transaction
-IN_MEMORY = 1 << 20  # of a held branch or of a LOAD DATA file; the rest lies in an unnamed temporary file
 
-_SYSTEM = frozenset(name.encode() for name in SYSTEM_SCHEMAS)
 _BRANCH = re.compile(rb"XA (START|BEGIN|END|COMMIT|ROLLBACK) (.*?)( ONE PHASE)?$", re.DOTALL)
 _ALTER_STARTED, _ALTER_ROLLED_BACK = 2, 8  # MariaDB's gtid_flags of an ALTER logged in two phases
 _SETTINGS = frozenset({ev.INTVAR, ev.RAND, ev.USER_VAR})
@@ -36,56 +37,6 @@ _SETTINGS = frozenset({ev.INTVAR, ev.RAND, ev.USER_VAR})
 _NOTHING = ev.GTIDS | {ev.ROWS_QUERY, ev.MARIA_ANNOTATE_ROWS, ev.IGNORABLE}
 _IGNORABLE, _SUPPRESS_USE = 0x80, 0x8  # flags of an event
 _DUPLICATES = (b"", b"IGNORE", b"REPLACE")
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A format description that the row events from here on are written by."""
-
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """START TRANSACTION (in sql_mode ORACLE a BEGIN opens a block), COMMIT or ROLLBACK."""
-
-    sql: bytes
-    place: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Whole row statements for one BINLOG statement."""
-
-    raw: bytes
-    place: str
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A statement with its context.
-
-    use: whether it needs its schema selected.  before: INTVAR, RAND and USER_VAR events in front of it.
-    file: what LOAD DATA reads, `sql` then says LOCAL.
-    """
-
-    query: Query
-    timestamp: int
-    use: bool
-    before: tuple[Event, ...]
-    place: str
-    file: IO[bytes] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """So many more source transactions are done, `last` being the newest."""
-
-    count: int
-    last: str
-
-
-Step = Format | Control | Rows | Statement | Done
 
 
 @dataclass(slots=True)
@@ -98,45 +49,34 @@ class Seen:
     prepared: dict[str, Held] = field(default_factory=dict)
 
 
-def _temporary() -> IO[bytes]:
-    return SpooledTemporaryFile(max_size=IN_MEMORY)
-
-
-class Held:
-    """Events put aside, in memory as long as they are few."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-        self._file = _temporary()
-
-    def add(self, event: Event) -> None:
-        self._file.write(bytes([event.trailer]))
-        self._file.write(event.raw)
-
-    def events(self) -> Iterator[Event]:
-        self._file.seek(0)
-        while head := self._file.read(1 + HEADER_SIZE):
-            timestamp, kind, server_id, size, log_pos, flags = HEADER.unpack_from(head, 1)
-            raw = memoryview(head[1:] + self._file.read(size - HEADER_SIZE))
-            yield Event(kind, timestamp, server_id, size, log_pos, flags, raw, head[0])
-
-    def close(self) -> None:
-        self._file.close()
+def _must_be(place: str, identity: str) -> None:
+    """A GTID event that has one must have the identity that the transaction is listed with."""
+    if identity not in ("", place):
+        raise Corrupt(f"The slice holds another transaction where its index says {place}.")
 
 
 class Steps:
-    """Turns transactions, one after the other, into steps.  largest: bytes of one event that BINLOG can take."""
+    """Turns transactions, one after the other, into steps.
 
-    def __init__(self, largest: int) -> None:
+    largest: bytes of one event that BINLOG can take.  look: asks the target about a table as it is when all steps so
+    far are done; None for no compaction.
+    """
+
+    def __init__(self, largest: int, look: Look | None = None) -> None:
         self.largest = largest
+        self.look = look
         self.limit = min(GATHER_BYTES, largest)
         self.seen = Seen()
         self._format: FormatDescription | None = None
         self._sent_format = b""
-        self._gathered = RowBuffer()  # of transactions that are complete
+        self._unfit: set[Name] = set()
+        self._batch = self._new_batch(look)  # of transactions that are complete
         self._pending = 0  # complete ones that no Done has told of
         self._last = ""
         self._begin_transaction("")
+
+    def _new_batch(self, look: Look | None) -> Batch:
+        return Batch(look, self._unfit, self._format.trailer if self._format else 0)
 
     def _begin_transaction(self, place: str) -> None:
         self.place = place
@@ -150,20 +90,37 @@ class Steps:
 
     def format(self, event: Event) -> Iterator[Step]:
         """A slice, or a log file in a slice, begins."""
-        self._format = ev.format_description(event)
         raw = bytes(event.raw)
         if raw != self._sent_format:
             yield from self._flush()
             self._sent_format = raw
             yield Format(raw)
+        self._format = ev.format_description(event)
+        if not self._batch:
+            self._batch = self._new_batch(self.look)
 
     def transaction(self, place: str, events: Iterable[Event]) -> Iterator[Step]:
         """One transaction, its GTID event first.  place: its identity."""
         self._begin_transaction(place)
-        for event in self._plain(events):
+        for event in without_savepoints(self._plain(events)):
+            if event.type in ev.GTIDS:
+                _must_be(place, gtid(event).identity)
             yield from self._event(event)
         if self._branch is not None or self._open or self._own:
             raise Corrupt(f"Transaction {place} has no end.")
+        yield from self._complete()
+
+    def whole(self, place: str, raw: bytes) -> Iterator[Step]:
+        """One transaction that is in memory."""
+        assert self._format is not None
+        found = plain(raw, self._format.trailer) if len(raw) <= self.limit else None
+        if found is None:
+            yield from self.transaction(place, proven(raw, self._format.trailer))
+            return
+        _must_be(place, found.identity)
+        self.place = place
+        self.seen.row_events += found.events
+        yield from self._gather(found.rows)
         yield from self._complete()
 
     def finish(self) -> Iterator[Step]:
@@ -172,6 +129,7 @@ class Steps:
 
     def close(self) -> None:
         """Give up what is held: branches that were not committed, and what an error left behind."""
+        self._batch.close()
         for branch in (*self.seen.prepared.values(), *([self._branch] if self._branch else [])):
             branch.close()
         for file in self._files.values():
@@ -214,7 +172,7 @@ class Steps:
         if event.type in (ev.BEGIN_LOAD_QUERY, ev.APPEND_BLOCK):
             number = int.from_bytes(event.body[:4], "little")
             if number not in self._files:
-                self._files[number] = _temporary()
+                self._files[number] = temporary()
             self._files[number].write(event.body[4:])
         elif event.type == ev.EXECUTE_LOAD_QUERY:
             yield from self._load(event, load_query(event))
@@ -242,7 +200,7 @@ class Steps:
     # Rows
 
     def _table_map(self, event: Event) -> None:
-        if schema_of(event) in _SYSTEM:
+        if schema_of(event) in SYSTEM:
             if not self._skipped_tables:
                 self.seen.skipped += 1
             self._skipped_tables.add(table_id(event))
@@ -336,6 +294,8 @@ class Steps:
             self.seen.prepared[name] = branch
 
     def _replay(self, branch: Held) -> Iterator[Step]:
+        yield from self._flush()
+        self._batch = self._new_batch(None)
         self._group = True
         assert self._format is not None
         for event in branch.events():
@@ -344,6 +304,7 @@ class Steps:
             yield from self._event(event)
         branch.close()
         yield from self._close(b"COMMIT")
+        yield from self._flush()
 
     # Where target transactions begin and end
 
@@ -355,11 +316,13 @@ class Steps:
             yield Control(sql, self.place)
             self._open = False
         elif self._own:
-            if self._gathered.size + self._own.size > self.limit:
-                yield from self._flush()
-            self._gathered.append(self._own)
-            self._own = RowBuffer()
+            yield from self._gather(self._own.take())
         self._group = False
+
+    def _gather(self, raw: bytes) -> Iterator[Step]:
+        if not self._batch.compacted and self._batch.size + len(raw) > self.limit:
+            yield from self._flush()
+        self._batch.add(raw)
 
     def _in_place(self) -> Iterator[Step]:
         """Bring the target to this very point of the transaction."""
@@ -372,10 +335,15 @@ class Steps:
 
     def _flush(self) -> Iterator[Step]:
         """The gathered transactions as one."""
-        if self._gathered:
+        batch, self._batch = self._batch, self._new_batch(self.look)
+        if batch.compacted:
+            yield Gathered(batch, self._sent_format, self._last)
+        elif batch:
             yield Control(b"START TRANSACTION", self._last)
-            yield Rows(self._gathered.take(), self._last)
+            for raw in batch.verbatim(None, self.limit):
+                yield Rows(raw, self._last)
             yield Control(b"COMMIT", self._last)
+            batch.close()
         if self._pending:
             yield Done(self._pending, self._last)
             self._pending = 0
@@ -383,5 +351,10 @@ class Steps:
     def _complete(self) -> Iterator[Step]:
         self._pending += 1
         self._last = self.place
-        if not self._gathered or self._gathered.size >= self.limit or self._pending >= GATHER_COUNT:
+        if not self._batch or self._full():
             yield from self._flush()
+
+    def _full(self) -> bool:
+        if self._batch.compacted:
+            return self._batch.full
+        return self._batch.size >= self.limit or self._pending >= GATHER_COUNT
