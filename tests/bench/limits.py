@@ -103,7 +103,16 @@ def pages(stand: Stand) -> Iterator[Row]:
     yield Limit("pages, queries of the one with most", found[most]["queries"], "queries", None, most)
 
 
-def _scale(name: str, options: tuple[tuple[str, int], ...]) -> dict[str, Any]:
+def hundred(stand: Stand) -> Iterator[Row]:
+    """Many databases on a few real servers, shipped by one `manage.py worker`."""
+    found = _scale("hundred", stand.size.worker)
+    what = f"{found['databases']} databases at {found['interval']} s on one worker"
+    yield Limit(f"{what}, CPU", found["cores"], "cores", 1, f"{found['slices']:,} slices in {found['seconds']} s")
+    yield Limit(f"{what}, PSS of all its processes", found["pss_mb"], "MB", 600, f"{found['processes']} processes")
+    yield Limit(f"{what}, largest lag", found["lag_max"], "s", 3 * found["interval"], f"p50 {found['lag_p50']} s")
+
+
+def _scale(name: str, options: tuple[tuple[str, float], ...]) -> dict[str, Any]:
     """What a measure of tests/scale found."""
     argv = [sys.executable, "-m", f"tests.scale.{name}", "--json", *(f"--{key}={value}" for key, value in options)]
     ran = subprocess.run(argv, stdout=subprocess.PIPE, text=True)
@@ -124,5 +133,6 @@ ROWS: dict[str, Callable[[Stand], Iterator[Row]]] = {
     "impact": impact,
     "planning": planning,
     "pages": pages,
+    "hundred": hundred,
     "memory": memory,
 }

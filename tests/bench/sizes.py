@@ -19,7 +19,7 @@ class Size:
     """rows: of each of the four sysbench tables.  seconds: of sysbench.  transactions: of the other workloads.
 
     log_file: bytes at which the source begins another log file.  commit_seconds, impact_seconds: of these two rows.
-    installation: how much of what the pages show.
+    installation: how much of what the pages show.  worker: what one worker serves, and for how many minutes.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Size:
     impact_seconds: int
     rounds: int
     installation: tuple[tuple[str, int], ...]
+    worker: tuple[tuple[str, float], ...]
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -52,6 +53,14 @@ def _installation(databases: int) -> tuple[tuple[str, int], ...]:
     return ("databases", databases), ("backups", databases * 100), ("slices", databases * 1_000)
 
 
-SMALL = Size("small", 10_000, 3, 16, 800, 500, 50_000, "256M", "4M", 8, 2, 1, _installation(50))
-FULL = Size("full", 300_000, 60, 16, 20_000, 2_000, 1_000_000, "2G", "32M", 60, 15, 3, _installation(1_000))
+SMALL = Size(
+    name="small", rows=10_000, seconds=3, threads=16, transactions=800, tables=500, large_rows=50_000,
+    buffer_pool="256M", log_file="4M", commit_seconds=8, impact_seconds=2, rounds=1,
+    installation=_installation(50), worker=(("databases", 20), ("minutes", 0.5)),
+)  # fmt: skip
+FULL = Size(
+    name="full", rows=300_000, seconds=60, threads=16, transactions=20_000, tables=2_000, large_rows=1_000_000,
+    buffer_pool="2G", log_file="32M", commit_seconds=60, impact_seconds=15, rounds=3,
+    installation=_installation(1_000), worker=(("databases", 100), ("minutes", 3)),
+)  # fmt: skip
 SIZES = {size.name: size for size in (SMALL, FULL)}
