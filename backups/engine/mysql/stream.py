@@ -22,6 +22,7 @@ from backups.engine.types import Chunk, Position, Run, Transaction
 LARGE = 32 << 20  # bytes: a larger transaction is streamed in a chunk of its own, never whole in memory
 PIECE = 1 << 20  # bytes of a payload handed on at once
 TICK = 0.25  # seconds between looks at the clock and at should_stop
+SILENCE = 60.0  # seconds after which a server is given up that sends not even the heartbeat it was asked for
 Place = tuple[str, int, str]  # file, position, file id
 
 
@@ -87,9 +88,15 @@ class Reader:
 
         Ends where a drained log does.
         """
+        silent = 0.0
         while not self.drained:
             if self.packets.receive(TICK):
+                silent = 0.0
                 yield from self._received()
+            else:
+                silent += TICK
+            if silent >= SILENCE:
+                raise Transient(f"The server has said nothing for {SILENCE:g} s, not even that there is nothing new.")
             yield None
 
     def _received(self) -> Iterator[Event | Batch]:
