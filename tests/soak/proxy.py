@@ -49,7 +49,6 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._cut)
 
     def close(self) -> None:
-        self.cut()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -58,6 +57,17 @@ class Proxy:
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         self._loop.run_forever()
+        server.close()
+        self._cut()
+        self._loop.run_until_complete(self._end_all())
+        self._loop.close()
+
+    async def _end_all(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # transports close in the turn after
 
     def _cut(self) -> None:
         for writer in self._open:
@@ -67,17 +77,20 @@ class Proxy:
     async def _connected(self, reader: Reader, writer: Writer) -> None:
         self._open.add(writer)
         upstream: Writer | None = None
-        with suppress(OSError, asyncio.IncompleteReadError):
+        try:
             if self.mode == "cut":
                 self.met["cut"] += 1
             else:
                 from_server, upstream = await asyncio.open_connection("127.0.0.1", self.upstream)
                 self._open.add(upstream)
                 await self._serve(reader, writer, from_server, upstream)
-        for one in (writer, upstream):
-            if one:
-                self._open.discard(one)
-                one.transport.abort() if self.mode == "cut" else one.close()
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # either side is gone
+        finally:
+            for one in (writer, upstream):
+                if one:
+                    self._open.discard(one)
+                    one.transport.abort() if self.mode == "cut" else one.close()
 
     async def _serve(self, reader: Reader, writer: Writer, from_server: Reader, upstream: Writer) -> None:
         """Until either side ends."""
