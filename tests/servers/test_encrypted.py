@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from everest.demo import servers as demo
 from everest.demo.servers import Server
 from tests.conftest import installation
 from tests.helpers import compare, source_config, target_config
+from tests.keyed import keyed
 from tests.servers.backups import archive_in, back_up, put_back
 from tests.servers.replaying import Pair
 
@@ -25,42 +24,15 @@ WORD = b"find-this-word"
 @pytest.fixture
 def pair(flavour: str, tmp_path: Path) -> Any:
     """Two servers, each with a key of its own."""
-    start = {"mysql": start_mysql, "mariadb": start_mariadb}[flavour]
-    servers = [start(tmp_path / name) for name in ("source", "target")]
+    servers = [start(flavour, tmp_path / name) for name in ("source", "target")]
     yield Pair(*servers)
     for server in servers:
         server.kill()
 
 
-def start_mysql(folder: Path) -> Server:
-    """A keyring component is named by a file beside the program: a copy of the installation made of links."""
-    found = installation("mysql")
-    assert found.root, "this needs the MySQL of the cache: one on the machine cannot be given a keyring"
-    root, plugins = folder / "root", folder / "plugins"
-    for path in (found.root / "usr").iterdir():
-        if path.name != "sbin":
-            link(root / "usr" / path.name, path)
-    link(root / "usr/sbin/mysqld", found.root / "usr/sbin/mysqld")
-    (root / "usr/sbin/mysqld.my").write_text(json.dumps({"components": "file://component_keyring_file"}))
-    for path in (found.root / "usr/lib/mysql/plugin").iterdir():
-        link(plugins / path.name, path)
-    settings = {"path": str(folder / "ring"), "read_only": False}
-    (plugins / "component_keyring_file.cnf").write_text(json.dumps(settings))
-    options = [f"--plugin-dir={plugins}", "--binlog-encryption=ON"]
-    return demo.start(replace(found, root=root), folder / "server", options=options)
-
-
-def link(new: Path, old: Path) -> None:
-    new.parent.mkdir(parents=True, exist_ok=True)
-    new.symlink_to(old)
-
-
-def start_mariadb(folder: Path) -> Server:
-    folder.mkdir()
-    keys = folder / "keys"
-    keys.write_text("1;770A8A65DA156D24EE2A093277530142\n")
-    options = ["--plugin-load-add=file_key_management", f"--file-key-management-filename={keys}", "--encrypt-binlog=ON"]
-    return demo.start(installation("mariadb"), folder / "server", options=options)
+def start(flavour: str, folder: Path) -> Server:
+    found, options = keyed(installation(flavour), folder)
+    return demo.start(found, folder / "server", options=options)
 
 
 def make(pair: Pair) -> None:

@@ -6,7 +6,7 @@ that several sessions share, no INSERT ... SELECT into keys that others draw fro
 
 from __future__ import annotations
 
-from tests.torture.history import Load, Reconnect, Step, Table, World, feature, quoted, text
+from tests.torture.history import AfterBackup, Load, Reconnect, Step, Table, World, feature, quoted, text
 from tests.torture.tables import insert
 
 SHARED = "shared"
@@ -188,6 +188,31 @@ def large_row(world: World) -> list[Step]:
     ]  # fmt: skip
 
 
+@feature("value above 16 MB", rare=True, avoid=("names",))
+def huge_value(world: World) -> list[Step]:
+    """More than one packet of the protocol holds."""
+    name = f"{quoted(world.schema())}.{quoted(world.name('huge'))}"
+    size = world.chance.choice((16_777_210, 16_777_216, 20_000_000))
+    return [
+        f"CREATE TABLE {name} (id INT PRIMARY KEY, b LONGBLOB, v LONGTEXT)",
+        f"INSERT INTO {name} VALUES (1, REPEAT(X'00FF5C09', {size // 4 + 1}), 'x')",
+        f"INSERT INTO {name} (id) VALUES (2)",
+        f"UPDATE {name} SET v = REPEAT('y\t', 50) WHERE id = 1", f"UPDATE {name} SET b = NULL, id = 9 WHERE id = 1",
+        f"INSERT INTO {name} VALUES (3, X'5C', REPEAT({text('ü')}, {size // 2}))",
+    ]  # fmt: skip
+
+
+@feature("transaction above 32 MiB", rare=True, avoid=("names",))
+def huge_transaction(world: World) -> list[Step]:
+    name = f"{quoted(world.schema())}.{quoted(world.name('huge'))}"
+    rows = ", ".join(f"({n}, REPEAT(X'{n:02x}E9', 500000))" for n in range(40))
+    return [
+        f"CREATE TABLE {name} (id INT PRIMARY KEY, b LONGBLOB)", "BEGIN",
+        f"INSERT INTO {name} VALUES {rows}", change(world),
+        f"UPDATE {name} SET id = id + 100 WHERE id % 3 = 0", f"DELETE FROM {name} WHERE id % 2", "COMMIT",
+    ]  # fmt: skip
+
+
 @feature("user variables and random numbers", repeatable=True)
 def variables(world: World) -> list[Step]:
     table = world.pick()
@@ -252,6 +277,12 @@ def xa_rollback(world: World) -> list[Step]:
     return [*prepared(world, name), Reconnect(), elsewhere(world), f"XA ROLLBACK {name}"]
 
 
+@feature("XA branch that stays open", last=True)
+def xa_open(world: World) -> list[Step]:
+    """It counts for nothing, on a replica and in a restore; a backup would wait for its end."""
+    return [AfterBackup(), *prepared(world, branch(world)), Reconnect(), elsewhere(world)]
+
+
 @feature("XA commit in one phase")
 def xa_one_phase(world: World) -> list[Step]:
     name = branch(world)
@@ -304,7 +335,7 @@ def rotation(world: World) -> list[Step]:
     return [change(world), "FLUSH BINARY LOGS", change(world)]
 
 
-@feature("explicit GTID", only="mysql")
+@feature("explicit GTID", only="mysql", gtids=True)
 def explicit_gtid(world: World) -> list[Step]:
     """As after a failover: from another server, with a hole behind it."""
     foreign = f"{world.session}0000000-0000-4000-8000-{world.chance.randrange(10**12):012}"

@@ -24,7 +24,7 @@ CONTEXTS |= {
     "noblob row images": _session("binlog_row_image", "NOBLOB", kind="partial"),
     "compressed transactions": _session("binlog_transaction_compression", "ON", "mysql"),
     "rows with their query": _session("binlog_rows_query_log_events", "ON", "mysql"),
-    "tagged GTIDs": Context("SET gtid_next = 'AUTOMATIC:torture'", "SET gtid_next = 'AUTOMATIC'", "mysql"),
+    "tagged GTIDs": Context("SET gtid_next = 'AUTOMATIC:torture'", "SET gtid_next = 'AUTOMATIC'", "mysql", gtids=True),
     "compressed events": Context(
         "SET GLOBAL log_bin_compress = ON, log_bin_compress_min_len = 10",
         "SET GLOBAL log_bin_compress = OFF, log_bin_compress_min_len = 256",

@@ -149,6 +149,21 @@ def create_or_replace(world: World) -> list[Step]:
     ]  # fmt: skip
 
 
+@feature("general tablespaces", only="mysql", definitions=True, repeatable=True)
+def tablespaces(world: World) -> list[Step]:
+    """Their names are of the server, not of a schema."""
+    schema, space = world.schema(), quoted(f"space {world.session} {world.number()}")
+    name, other = (f"{quoted(schema)}.{quoted(world.name(kind))}" for kind in ("in", "out"))
+    return [
+        f"CREATE TABLESPACE {space} ADD DATAFILE 'space{world.session}_{world.number()}.ibd'",
+        f"CREATE TABLE {name} (id INT PRIMARY KEY, v INT) TABLESPACE {space}",
+        f"INSERT INTO {name} VALUES (1, 1), (2, 2)",
+        f"CREATE TABLE {other} (a INT) TABLESPACE innodb_system", f"INSERT INTO {other} VALUES (3)",
+        f"UPDATE {name} SET v = v + 1", f"ALTER TABLE {other} TABLESPACE {space}",
+        *((f"ALTER TABLE {name} TABLESPACE innodb_file_per_table",) if world.chance.random() < 0.5 else ()),
+    ]  # fmt: skip
+
+
 @feature("schemas made and dropped", definitions=True, repeatable=True)
 def schemas(world: World) -> list[Step]:
     gone, kept = quoted(world.name("gone")), quoted(world.name("kept"))

@@ -24,7 +24,12 @@ class Reconnect:
     """The session goes away; the next statement runs in a new one."""
 
 
-Step = str | bytes | Load | Reconnect
+@dataclass(frozen=True)
+class AfterBackup:
+    """Wait until no backup runs any more."""
+
+
+Step = str | bytes | Load | Reconnect | AfterBackup
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class History:
-    """snapshot: how many units have ended when the backup begins.  cuts: between 0 and 1, places after it."""
+    """snapshot: how many units have ended when the backup begins.  cuts: between 0 and 1, places after it.
+
+    verbatim: of each cut, whether changes are replayed one by one.  merged: how many slices become one, 0 for none.
+    """
 
     flavour: str
     seed: str
@@ -50,6 +58,8 @@ class History:
     snapshot: int
     max_bytes: int
     cuts: tuple[float, ...]
+    verbatim: tuple[bool, ...] = ()
+    merged: int = 0
 
 
 @dataclass
@@ -78,13 +88,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Feature:
-    """avoid: kinds of contexts in which the server's own replica is wrong, or its log does not hold what was done."""
+    """avoid: kinds of contexts in which the server's own replica is wrong, or its log does not hold what was done.
+
+    gtids: it needs them.  rare: it takes long, so that few histories have it.  last: it ends its session's work.
+    """
 
     name: str
     make: Callable[[World], list[Step]]
     only: str = ""
     definitions: bool = False
     avoid: tuple[str, ...] = ()
+    gtids: bool = False
+    rare: bool = False
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,7 @@ class Context:
     after: str
     only: str = ""
     kind: str = ""
+    gtids: bool = False
 
 
 FEATURES: dict[str, Feature] = {}
@@ -166,26 +183,34 @@ def text(value: str) -> str:
 SESSIONS = 3
 
 
-def generate(seed: str, flavour: str, extra: int = 60) -> History:
-    """Every feature and context at least once, and some more of them, over several sessions."""
+RARE = 8  # histories to one that has a rare feature
+
+
+def generate(seed: str, flavour: str, extra: int = 60, gtids: bool = True) -> History:
+    """Every feature and context at least once (rare ones seldom), and some more of them, over several sessions."""
     chance = Random(f"{seed} {flavour}")
     worlds = [World(chance, flavour, number) for number in range(SESSIONS)]
     units = [Unit(world.session, ("schemas",), tuple(prologue(world)), True) for world in worlds]
-    known = [one for one in FEATURES.values() if one.only in ("", flavour)]
-    chosen = known + chance.choices(known, k=extra)
+    known = [one for one in FEATURES.values() if one.only in ("", flavour) and gtids >= one.gtids]
+    usual = [one for one in known if not one.rare and not one.last]
+    chosen = usual + chance.choices(usual, k=extra) + [one for one in known if one.rare and not chance.randrange(RARE)]
     chance.shuffle(chosen)
-    deck = _Deck(chance, flavour)
+    deck = _Deck(chance, flavour, gtids)
     for world in worlds:  # something to work on
         names = ("plain table", "plain table", "table without primary key")
         units += [_unit(world, FEATURES[name], deck) for name in names]
     units += [_unit(chance.choice(worlds), one, deck, chance.choice((0, 1, 1, 2))) for one in chosen]
+    units += [_unit(world, one, deck) for one, world in zip([one for one in known if one.last], worlds, strict=False)]
+    cuts = (0.0, *sorted(chance.random() for _ in range(chance.randint(1, 2))), 1.0)
     return History(
         flavour,
         seed,
         tuple(units),
         snapshot=chance.randint(len(units) // 10, len(units) * 6 // 10),
         max_bytes=chance.choice((2_000, 20_000, 1 << 20)),
-        cuts=(0.0, *sorted(chance.random() for _ in range(chance.randint(1, 2))), 1.0),
+        cuts=cuts,
+        verbatim=tuple(chance.random() < 0.4 for _ in cuts),
+        merged=chance.choice((0, 2, 7)),
     )
 
 
@@ -197,9 +222,9 @@ def prologue(world: World) -> Iterator[str]:
 class _Deck:
     """Contexts, shuffled, so that each has its turn."""
 
-    def __init__(self, chance: Random, flavour: str) -> None:
+    def __init__(self, chance: Random, flavour: str, gtids: bool) -> None:
         self.chance = chance
-        self.all = [name for name, context in CONTEXTS.items() if context.only in ("", flavour)]
+        self.all = [name for name, one in CONTEXTS.items() if one.only in ("", flavour) and gtids >= one.gtids]
         self.left: list[str] = []
 
     def draw(self, one: Feature, steps: list[Step], count: int) -> list[str]:

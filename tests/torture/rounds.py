@@ -10,7 +10,7 @@ from tests.torture import changes, contexts, definitions, tables  # noqa: F401  
 from tests.torture.history import History, generate
 from tests.torture.report import Report
 from tests.torture.shrink import shrink
-from tests.torture.stand import OracleFailed, Outcome, Stand
+from tests.torture.stand import USUAL, OracleFailed, Outcome, Stand, Variant
 
 SHRINK_SECONDS = 180.0
 GRACE = 30.0
@@ -27,25 +27,28 @@ def rounds(
     first: int = 0,
     most: int = 10**6,
     patience: float = SHRINK_SECONDS,
+    variant: Variant = USUAL,
 ) -> None:
     """Until the deadline (time.monotonic) or `most` rounds; at least one.  patience: seconds to cut one down.
 
     A statement may lose against another session's: while a feature has not been compared yet, it goes on a little.
     """
-    with Stand(installation, folder) as stand:
+    with Stand(installation, folder, variant) as stand:
         for number in range(first, first + most):
-            history = generate(f"{seed}/{number}", installation.flavour)
-            print(f"{installation.flavour} seed {seed} round {number}: {len(history.units)} units", flush=True)
+            history = generate(f"{seed}/{number}", installation.flavour, gtids=variant.gtids)
+            told = f"{installation.flavour} seed {seed} round {number}, {variant.name}: {len(history.units)} units"
+            print(told, flush=True)
             try:
                 outcome = stand.run(history)
             except OracleFailed as error:
                 report.different.append(f"Seed {seed} round {number}: {error}")
                 outcome = Outcome()
-            report.add(outcome)
+            report.add(outcome, variant.name)
             if outcome.differences:
+                print(outcome.differences, flush=True)
                 report.different.append(describe(seed, number, outcome, *shrink(stand, history, patience)))
                 print(report.different[-1], flush=True)
-            if time.monotonic() > deadline + (GRACE if report.missing else 0):
+            if time.monotonic() > deadline + (GRACE if report.missing and variant is USUAL else 0):
                 return
 
 

@@ -9,14 +9,21 @@ from dataclasses import replace
 from tests.torture.history import History, without
 from tests.torture.stand import OracleFailed, Outcome, Stand
 
-WAYS = ((True, (1.0,)), (True, (0.0, 1.0)), (False, None))  # one by one?  with which cuts; None: its own
+# One by one?  With which cuts, and replayed verbatim or compacted at each; None: its own.
+WAYS = (
+    (True, ((1.0,), (False,))),
+    (True, ((1.0,), (True,))),
+    (True, ((0.0, 1.0), (False, True))),
+    (False, None),
+)
 
 
 def shrink(stand: Stand, history: History, seconds: float) -> tuple[History, Outcome | None]:
     """Drop ever smaller parts while a difference stays; None where it does not even show a second time."""
     deadline = time.monotonic() + seconds
-    for one_by_one, cuts in WAYS if seconds else ():
-        tried = replace(history, cuts=cuts or history.cuts)
+    for one_by_one, places in WAYS if seconds else ():
+        cuts, verbatim = places or (history.cuts, history.verbatim)
+        tried = replace(history, cuts=cuts, verbatim=verbatim)
         best = _wrong(stand, tried, one_by_one)
         if best:
             return _shrunk(stand, tried, best, one_by_one, deadline)

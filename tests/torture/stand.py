@@ -18,17 +18,24 @@ import pymysql
 from backups.engine import mysql, slices
 from backups.engine.archive import Archive
 from backups.engine.errors import EngineError, Refused, Transient
+from backups.engine.levels import Group
 from backups.engine.manifest import Manifest
-from backups.engine.plan import plan
-from backups.engine.types import Plan, Position, Quiet, SliceIndex
+from backups.engine.merging import merge
+from backups.engine.plan import cover, in_order, plan
+from backups.engine.types import Plan, Position, Quiet, SliceIndex, SlicePoint, Transaction
 from everest.demo import servers as demo
-from everest.demo.compare import Ask, compare, dump_all
+from everest.demo.compare import Ask, compare, dump_all, quoted
 from everest.demo.servers import Installation, Server
 from tests.engine.memory_store import MemoryStore
 from tests.helpers import clean, source_config, target_config
-from tests.torture.history import History, Load, Reconnect, Step, Unit
+from tests.keyed import keyed
+from tests.torture.history import AfterBackup, History, Load, Reconnect, Step, Unit
 
-FAST = ("--sync-binlog=0", "--innodb-flush-log-at-trx-commit=0", "--local-infile=1")
+FAST = (
+    "--sync-binlog=0",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--max-allowed-packet=256M",
+)
 ALONE = {"mysql": ("--skip-replica-start", "--replica-parallel-workers=1"), "mariadb": ("--skip-slave-start",)}
 STORAGE = "memory"
 PATIENCE = 60.0  # seconds for a replica to reach a place
@@ -38,7 +45,28 @@ SHARED = (
     "CREATE TABLE shared.counted (id INT AUTO_INCREMENT PRIMARY KEY, who INT, n INT, KEY (who))",
 )
 DURING = 40  # units beside a backup
+FILE_HEAD = 300  # bytes of a log file in which no transaction ends
 CALM_AFTER = 2  # tries of a backup that met changed definitions: the next one is given none
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a source logs.  options: of the source and its replica.  encrypted: the source's log is."""
+
+    name: str
+    only: str = ""
+    options: tuple[str, ...] = ()
+    gtids: bool = True
+    encrypted: bool = False
+
+
+USUAL = Variant("usual log")
+VARIANTS = (
+    USUAL,
+    Variant("log without GTIDs", "mysql", gtids=False),
+    Variant("log without checksums", options=("--binlog-checksum=NONE",)),
+    Variant("encrypted log", encrypted=True),
+)
 
 
 class OracleFailed(Exception):
@@ -50,12 +78,14 @@ class Outcome:
     """What one run showed.  differences: by the place they were seen at.  told: counted by feature and phase.
 
     failed: (feature, server error) of units that the source itself refused.  refused: what Everest refused by name.
+    ways: in which restores were made that are right.
     """
 
     differences: dict[str, list[str]] = field(default_factory=dict)
     told: Counter[tuple[str, str]] = field(default_factory=Counter)
     failed: Counter[tuple[str, str]] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
+    ways: Counter[str] = field(default_factory=Counter)
     transactions: int = 0
     restores: int = 0
 
@@ -63,18 +93,23 @@ class Outcome:
 class Stand:
     """A context manager: its servers run until it ends."""
 
-    def __init__(self, installation: Installation, folder: Path) -> None:
-        self.flavour = installation.flavour
+    def __init__(self, installation: Installation, folder: Path, variant: Variant = USUAL) -> None:
+        self.flavour, self.variant = installation.flavour, variant
         self.folder = folder
         self.stack = ExitStack()
-        self.source = self._start(installation, "source", FAST)
+        options = (*FAST, *variant.options)
         self.target = self._start(installation, "target", FAST)
-        self.replica = self._start(installation, "replica", (*FAST, *ALONE[self.flavour]))
+        self.replica = self._start(installation, "replica", (*options, *ALONE[self.flavour]), variant.gtids)
+        if variant.encrypted:
+            installation, more = keyed(installation, folder / f"{self.flavour}-key")
+            options = (*options, *more)
+        self.source = self._start(installation, "source", options, variant.gtids)
         self.writing = target_config(self.target)
-        self._follow()
+        if variant.gtids:
+            self._follow()
 
-    def _start(self, installation: Installation, name: str, options: tuple[str, ...]) -> Server:
-        server = demo.start(installation, self.folder / f"{self.flavour}-{name}", options=options)
+    def _start(self, installation: Installation, name: str, options: tuple[str, ...], gtids: bool = True) -> Server:
+        server = demo.start(installation, self.folder / f"{self.flavour}-{name}", gtid=gtids, options=options)
         self.stack.callback(server.kill)
         return server
 
@@ -106,7 +141,14 @@ class Stand:
         clean(self.replica)
         if self.flavour == "mariadb":
             _execute(self.replica, "SET GLOBAL gtid_slave_pos = ''")
-        _execute(self.source, *FOLLOWER, *SHARED)
+        else:
+            clean(self.target)
+            self.writing = target_config(self.target)
+            for server in (self.source, self.replica, self.target):
+                _drop_tablespaces(server)
+        if not self.variant.gtids:
+            self._follow()
+        _execute(self.source, "SET GLOBAL local_infile = ON", *FOLLOWER, *SHARED)
         self.reading = source_config(self.source)
 
     # The oracle
@@ -115,7 +157,7 @@ class Stand:
         if self.flavour == "mysql":
             change = (
                 f"CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={self.source.port},"
-                " SOURCE_USER='follower', SOURCE_PASSWORD='Follow-1', SOURCE_SSL=1, SOURCE_AUTO_POSITION=1"
+                f" SOURCE_USER='follower', SOURCE_PASSWORD='Follow-1', SOURCE_SSL=1, {self._from()}"
             )
         else:
             change = (
@@ -124,31 +166,46 @@ class Stand:
             )
         _execute(self.replica, change)
 
-    def _replicate(self, gtids: str, following: str) -> None:
-        """Let the replica come to exactly this set, and stop there.
+    def _from(self) -> str:
+        if self.variant.gtids:
+            return "SOURCE_AUTO_POSITION=1"
+        with self.source.connect() as connection:
+            first = Ask(connection)("SHOW BINARY LOGS", text=True)[0][0]
+        return f"SOURCE_AUTO_POSITION=0, SOURCE_LOG_FILE='{first}', SOURCE_LOG_POS=4"
+
+    def _replicate(self, place: str, following: str) -> None:
+        """Let the replica come to exactly this set of GTIDs, or "file:position", and stop there.
 
         MySQL's SQL_AFTER_GTIDS now and then lets more through: it stops before the transaction that follows, if any.
         """
         word = "REPLICA" if self.flavour == "mysql" else "SLAVE"
-        until = f"master_gtid_pos = '{gtids}'"
-        if self.flavour == "mysql":
-            until = f"SQL_BEFORE_GTIDS = '{following}'" if following else f"SQL_AFTER_GTIDS = '{gtids}'"
+        until = f"master_gtid_pos = '{place}'"
+        if not self.variant.gtids:
+            file, _, pos = place.rpartition(":")
+            until = f"SOURCE_LOG_FILE = '{file}', SOURCE_LOG_POS = {pos}"
+        elif self.flavour == "mysql":
+            until = f"SQL_BEFORE_GTIDS = '{following}'" if following else f"SQL_AFTER_GTIDS = '{place}'"
         with self.replica.connect() as connection:
             ask = Ask(connection)
-            if not self._reached(ask, gtids):
+            if not self._reached(ask, place):
                 ask(f"START {word} UNTIL {until}")
                 self._wait(connection, word)
                 ask(f"STOP {word}")
-            if not self._reached(ask, gtids):
-                raise OracleFailed(f"The replica is not at {gtids} but at {self._now(ask)}.")
+            if not self._reached(ask, place):
+                raise OracleFailed(f"The replica is not at {place} but at {self._now(ask)}.")
 
     def _reached(self, ask: Ask, gtids: str) -> bool:
+        if not self.variant.gtids:
+            return _number(self._now(ask)) >= _number(gtids)
         if self.flavour == "mariadb":
             return sorted(self._now(ask).split(",")) == sorted(gtids.split(","))
         ((same,),) = ask("SELECT GTID_SUBSET(%s, @@gtid_executed) AND GTID_SUBSET(@@gtid_executed, %s)", gtids, gtids)
         return bool(same)
 
     def _now(self, ask: Ask) -> str:
+        if not self.variant.gtids:
+            status = _status(ask.connection, "REPLICA")
+            return f"{status['Relay_Source_Log_File']}:{status['Exec_Source_Log_Pos']}"
         name = "gtid_slave_pos" if self.flavour == "mariadb" else "gtid_executed"
         return str(ask(f"SELECT @@GLOBAL.{name}", text=True)[0][0])
 
@@ -169,26 +226,34 @@ class Stand:
 
     def _judge(self, history: History, archive: Archive, manifest: Manifest, start: Position, outcome: Outcome) -> None:
         points = [slices.point(index, STORAGE) for index in self._ship(history, archive, manifest, start)]
+        if history.merged:
+            points = _merged(archive, points, history.merged)
         after = list(_after(archive, manifest))
         outcome.transactions = len(after)
-        for place in dict.fromkeys(round(cut * len(after)) for cut in history.cuts):
+        ways = dict(zip(history.cuts, history.verbatim, strict=True))
+        for place, verbatim in {round(cut * len(after)): way for cut, way in ways.items()}.items():
             position = mysql.position_after(*after[place - 1]) if place else manifest.position
             following = after[place][1].identity if place < len(after) else ""
+            where = str(position["gtids"]) if self.variant.gtids else _place(after[place - 1][1] if place else position)
             try:
-                self._restore(archive, manifest, plan([manifest.point(STORAGE)], points, position, mysql.at_or_before))
-                found = self._differences(position, following)
+                planned = plan([manifest.point(STORAGE)], points, position, mysql.at_or_before)
+                self._restore(archive, manifest, planned, verbatim)
+                found = self._differences(where, following)
             except EngineError as error:
                 found = [f"{type(error).__name__}: {error}"]
                 found += [f"{item.identity} is {item.ddl}" for _, item in after if item.identity in str(error)]
             if found:
-                outcome.differences[f"transaction {place} of {len(after)}, {position['gtids']}"] = found
+                how = "verbatim" if verbatim else "compacted"
+                outcome.differences[f"transaction {place} of {len(after)}, {where}, {how}"] = found
                 return
+            outcome.ways["verbatim" if verbatim else "compacted"] += 1
+            outcome.ways["merged slices" if any(one.level for one in planned.slices) else "slices as shipped"] += 1
             outcome.restores += 1
 
-    def _restore(self, archive: Archive, manifest: Manifest, planned: Plan) -> None:
+    def _restore(self, archive: Archive, manifest: Manifest, planned: Plan, verbatim: bool) -> None:
         mysql.restore(
             self.writing, planned, manifest, {STORAGE: archive}, replace=True, remember=lambda settings: None,
-            run=Quiet(), threads=2,
+            run=Quiet(), threads=2, compact=not verbatim,
         )  # fmt: skip
 
     def _ship(self, history: History, archive: Archive, manifest: Manifest, start: Position) -> list[SliceIndex]:
@@ -199,9 +264,9 @@ class Stand:
         slices.ship(archive, manifest.timeline, chunks, None, lambda index: None)
         return list(archive.slices(manifest.timeline))
 
-    def _differences(self, position: Position, following: str) -> list[str]:
+    def _differences(self, where: str, following: str) -> list[str]:
         """What neither the replica nor, at the history's end, the source itself holds so."""
-        self._replicate(str(position["gtids"]), following)
+        self._replicate(where, following)
         last = not following
         with self.replica.connect() as replica, self.target.connect() as target, self.source.connect() as source:
             wanted, found, now = dump_all(replica), dump_all(target), dump_all(source) if last else None
@@ -216,6 +281,37 @@ class Stand:
     def _position(self) -> Position:
         with self.source.connect() as connection:
             return mysql.current_position(connection)
+
+
+def _merged(archive: Archive, points: list[SlicePoint], size: int) -> list[SlicePoint]:
+    """So many at a time, as far as they can be joined; those that a merged one holds are not there any more."""
+    groups = [Group(1, tuple(points[at : at + size])) for at in range(0, len(points), size)]
+    made = [merge(archive, group, mysql, Quiet()) for group in groups if len(group.parts) > 1]
+    return list(cover(in_order([*points, *(slices.point(index, STORAGE) for index in made if index)])))
+
+
+def _place(at: Any) -> str:
+    """"file:position" of a position, or of where a transaction ends."""
+    if isinstance(at, Transaction):
+        file, _, start = at.identity.rpartition(":")
+        return f"{file}:{int(start) + at.length}"
+    return f"{at['file']}:{at['pos']}"
+
+
+def _number(place: str) -> tuple[int, int]:
+    """A file that has only begun is as good as not begun: what a replica says of it depends on its timing."""
+    file, _, pos = place.rpartition(":")
+    return int(file.rpartition(".")[2]), max(0, int(pos) - FILE_HEAD)
+
+
+def _drop_tablespaces(server: Server) -> None:
+    with server.connect() as connection:
+        ask = Ask(connection)
+        for (name,) in ask(
+            "SELECT NAME FROM information_schema.INNODB_TABLESPACES WHERE SPACE_TYPE = 'General' AND NAME <> 'mysql'",
+            text=True,
+        ):
+            ask(f"DROP TABLESPACE {quoted(name)}")
 
 
 def differences(wanted: Any, found: Any) -> list[str]:
@@ -340,6 +436,10 @@ class Play:
         before = self.phase
         try:
             for step in unit.steps:
+                if isinstance(step, AfterBackup):
+                    with self.lock:
+                        self.lock.wait_for(lambda: self.phase == "slices", 300)
+                    continue
                 if isinstance(step, Reconnect) or unit.session not in sessions:
                     self._again(unit.session, sessions)
                 if not isinstance(step, Reconnect):
