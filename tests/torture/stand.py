@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pymysql
+import pytest
 
 from backups.engine import mysql, slices
 from backups.engine.archive import Archive
@@ -21,6 +22,7 @@ from backups.engine.errors import EngineError, Refused, Transient
 from backups.engine.levels import Group
 from backups.engine.manifest import Manifest
 from backups.engine.merging import merge
+from backups.engine.mysql import batch
 from backups.engine.plan import cover, in_order, plan
 from backups.engine.types import Plan, Position, Quiet, SliceIndex, SlicePoint, Transaction
 from everest.demo import servers as demo
@@ -97,6 +99,9 @@ class Stand:
         self.flavour, self.variant = installation.flavour, variant
         self.folder = folder
         self.stack = ExitStack()
+        patch = pytest.MonkeyPatch()
+        patch.setattr(batch, "SMALL", 0)  # compaction looks at every batch, however few changes there are
+        self.stack.callback(patch.undo)
         options = (*FAST, *variant.options)
         self.target = self._start(installation, "target", FAST)
         self.replica = self._start(installation, "replica", (*options, *ALONE[self.flavour]), variant.gtids)
