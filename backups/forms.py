@@ -61,12 +61,16 @@ class DatabaseForm(forms.ModelForm):
             "ca_certificate",
             "client_certificate",
             "client_key",
+            "connections",
+            "rate_limit",
         ]
         labels = {"tls": "TLS", "ca_certificate": "CA certificate", "client_certificate": "Client certificate"}
         help_texts = {
             "host": "Name or address, without the port; or the path of a socket on this machine.",
             "user": "An account with the privileges that the checks ask for.",
             "ca_certificate": "PEM. Where one is given, the server's certificate is verified.",
+            "connections": "How many read at once while a backup is taken. One is gentlest.",
+            "rate_limit": "Of all rows that a backup reads, before they are compressed. Empty for no limit.",
         }
         widgets = {
             "ca_certificate": forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
@@ -96,8 +100,12 @@ class DatabaseForm(forms.ModelForm):
                 "client_certificate",
                 "client_key",
                 HTML("</div></details>"),
+                HTML("<details class='mb-3'><summary>Advanced</summary><div class='pt-2'>"),
+                Div("connections", "rate_limit", css_class="pair"),
+                HTML("</div></details>"),
             )
         )
+        self.fields["connections"].required = False
         self.initial.pop("client_key", None)
 
     def save(self, commit=True):
@@ -119,6 +127,13 @@ class DatabaseForm(forms.ModelForm):
         if not 1 <= port <= 65535:
             raise ValidationError("A port is a number from 1 to 65535.")
         return port
+
+    def clean_connections(self):
+        connections = self.cleaned_data["connections"]
+        return self.instance.connections if connections is None else connections
+
+    def clean_rate_limit(self):
+        return self.cleaned_data["rate_limit"] or None  # 0 would stand still
 
     def clean_ca_certificate(self):
         return pem(self.cleaned_data["ca_certificate"], "CERTIFICATE")

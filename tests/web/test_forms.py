@@ -125,11 +125,20 @@ def test_a_used_storage_is_not_deleted_and_the_page_names_who_uses_it(world, adm
         ("name", ""), ("name", "-x"), ("name", "a/b"), ("host", "db:3306"), ("host", "http://db"),
         ("host", "a b"), ("port", 0), ("port", 70000),
         ("user", ""), ("ca_certificate", "x"), ("client_certificate", "x"),
+        ("connections", 0), ("connections", 17), ("rate_limit", -1),
     ],
 )  # fmt: skip
 def test_a_database_is_refused_beside_the_field(field, value, db):
     form = DatabaseForm({**DATABASE, field: value})
     assert not form.is_valid() and field in form.errors
+
+
+def test_a_backup_reads_with_four_connections_and_no_limit_unless_told_otherwise(db):
+    plain = DatabaseForm(DATABASE).save()
+    gentle = DatabaseForm({**DATABASE, "name": "gentle", "connections": 1, "rate_limit": 20}).save()
+    assert [(one.connections, one.rate_limit) for one in (plain, gentle)] == [(4, None), (1, 20)]
+    kept = DatabaseForm({**DATABASE, "name": "gentle", "rate_limit": 0}, instance=gentle).save()
+    assert (kept.connections, kept.rate_limit) == (1, None)
 
 
 def test_verify_is_the_default_where_a_ca_is_given(db):

@@ -9,7 +9,7 @@ from django_q.models import OrmQ
 
 from backups import queue, runs, tasks, ticking
 from backups.engine.errors import LeaseLost, Refused, Stopped
-from backups.models import Backup, Database, Job, Restore, Schedule, WorkerState
+from backups.models import Backup, Database, Job, Restore, Schedule, Timeline, WorkerState
 from storages.models import BackupStorage
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,6 +49,21 @@ def wait_for_stop(job, run):
     while not run.should_stop():
         time.sleep(0.02)
     raise Stopped("stopped")
+
+
+def test_a_backup_reads_as_its_database_says(database, storage, monkeypatch):
+    Database.objects.update(connections=1, rate_limit=20)
+    asked = {}
+
+    def snapshot(*_, **options):
+        asked.update(options)
+        raise Refused("enough")
+
+    monkeypatch.setattr(database.module, "snapshot", snapshot)
+    monkeypatch.setattr(runs, "begin_timeline", lambda database: (Timeline.open(database, "uuid", None), None))
+    monkeypatch.setattr(runs.catalog, "write_description", lambda database: None)
+    queue.work(database.backup_now(storage=storage, who="a test", ring=False).job, runs.BODIES[Job.BACKUP])
+    assert (asked["threads"], asked["rate"]) == (1, 20_000_000)
 
 
 def test_a_job_runs_once_however_often_it_is_delivered(job):

@@ -25,6 +25,9 @@ class Command(EverestCommand):
         parser.add_argument("--pitr", metavar="STORAGE", help="Switch point-in-time recovery on, to this storage")
         parser.add_argument("--interval", type=int, metavar="SECONDS", help="Upload interval of the slices (60)")
 
+        parser.add_argument("--connections", type=int, metavar="N", help="Connections that a backup reads with (4)")
+        parser.add_argument("--rate-limit", type=int, metavar="MB", help="MB a second that a backup reads at most")
+
     def work(self, options):
         storage = storage_named(options["pitr"]) if options["pitr"] else None
         database = self.checked_database(options)
@@ -37,6 +40,7 @@ class Command(EverestCommand):
     def checked_database(self, options):
         data = {name: options[name] for name in ("name", "host", "port", "user")}
         data["tls"] = options["tls"] or ("verify" if options["ca_certificate"] else "required")
+        data |= {name: options[name] for name in ("connections", "rate_limit")}
         for name in ("ca_certificate", "client_certificate", "client_key"):
             if options[name]:
                 data[name] = options[name].read_text()
