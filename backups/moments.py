@@ -38,6 +38,8 @@ def resolve(restore: Restore) -> tuple[Moment, Plan]:
     spans = source.ranges_of(restore.timeline) if restore.timeline else source.ranges()
     if not spans:
         raise NotCovered(f"Nothing of {source} is restorable yet.", next_step="Take a backup.")
+    if restore.moment == Restore.BACKUP and restore.backup is None:
+        raise NotCovered("The backup was deleted meanwhile.", next_step="Choose another moment.")
     if restore.moment == Restore.BACKUP:
         moment, timeline = Moment(restore.backup.position, None, None), restore.backup.timeline
     else:

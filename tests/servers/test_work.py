@@ -129,6 +129,13 @@ def test_moments_by_time_and_gtid_are_exact(shop, other, mysql_source, mysql_tar
     assert not compare(states[4][0], content(mysql_target))
 
 
+def test_a_backup_that_was_deleted_before_its_restore_was_planned_is_refused(shop, other):
+    back_up(shop)
+    row = Restore.request(shop, other, "backup", backup=back_up(shop))
+    row.backup.delete()
+    assert "was deleted meanwhile" in queue.run_job_now(row.job).error
+
+
 def test_a_moment_out_of_range_is_refused_with_the_range(shop, other, mysql_source):
     back_up(shop)
     row = Restore.request(shop, other, "time", "ann", moment_us=to_us(timezone.now()) + 3_600_000_000)
