@@ -190,7 +190,7 @@ class Faults:
         self.everest.verify()
         while time.monotonic() < deadline:
             self.everest.ring_everything_twice()
-            time.sleep(0.5)
+            time.sleep(1)
 
     @fault
     def two_shippers(self, seconds: float) -> None:
@@ -202,7 +202,7 @@ class Faults:
         while time.monotonic() < deadline or by_hand.poll() is None:
             self.everest.release_ship_lease()
             self.everest.ring_ship_twice()
-            time.sleep(0.5)
+            time.sleep(2)
             if time.monotonic() > deadline + PATIENCE:
                 by_hand.kill()
 
