@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ def main() -> int:
     chosen = {name: row for name, row in ROWS.items() if name.startswith(tuple(options.only.split(",")))}
     if not chosen:
         parser.error(f"--only names none of {', '.join(ROWS)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are ended then, too
     rows: list[table.Row] = []
     about: dict[str, Any] = {"size": str(size), "rounds": size.rounds}
     wrong: list[str] = []
