@@ -25,9 +25,11 @@ class Played:
         self.data, self.portions, self.at = data, itertools.cycle(portions), 0
 
     def settimeout(self, seconds):
-        pass
+        self.timeout = seconds
 
     def recv_into(self, view):
+        if not self.timeout:
+            raise BlockingIOError
         size = min(next(self.portions), len(view), len(self.data) - self.at)
         view[:size] = self.data[self.at : self.at + size]
         self.at += size

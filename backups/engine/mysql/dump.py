@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import ssl
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -38,12 +40,23 @@ class Packets:
         self.long = bytearray()  # of a payload that comes in several packets
 
     def receive(self, timeout: float) -> bool:
-        """Wait at most so many seconds for more; False if none came, Transient if the connection is gone."""
+        """Wait at most so many seconds for more, and take what is there then.
+
+        False if none came, Transient if the connection is gone.
+        """
         self._make_room()
+        if not self._read(timeout):
+            return False
+        with suppress(Transient):  # what came before is used first; the next call meets the end again
+            while self.end < len(self.buffer) - bulk.SLACK and self._read(0):
+                pass  # TLS hands over 16 KiB at a time, and more is cheaper at once
+        return True
+
+    def _read(self, timeout: float) -> bool:
         self.sock.settimeout(timeout)
         try:
-            count = self.sock.recv_into(self.buffer[self.end : -bulk.SLACK])
-        except TimeoutError:
+            count: int = self.sock.recv_into(self.buffer[self.end : -bulk.SLACK])
+        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError as error:
             raise Transient(f"The connection to the server broke: {error}.") from error
