@@ -20,7 +20,7 @@ from backups.engine.mysql.transactions import Grouper
 from backups.engine.types import Chunk, Position, Run, Transaction
 
 LARGE = 32 << 20  # bytes: a larger transaction is streamed in a chunk of its own, never whole in memory
-PIECE = 1 << 20  # bytes of a payload handed on at once
+PIECE = 4 << 20  # bytes of a payload handed on at once: who compresses it takes the GIL as seldom
 TICK = 0.25  # seconds between looks at the clock and at should_stop
 SILENCE = 60.0  # seconds after which a server is given up that sends not even the heartbeat it was asked for
 Place = tuple[str, int, str]  # file, position, file id
