@@ -20,7 +20,7 @@ from backups import sweeping
 from backups.engine import levels, merging, plan, retention
 from backups.engine.archive import Archive
 from backups.engine.errors import Corrupt, Refused, Stopped
-from backups.engine.types import SliceIndex, SlicePoint
+from backups.engine.types import Run, SliceIndex, SlicePoint
 from backups.models import Database, Job, Slice, Timeline
 from backups.models.timeline import from_us, to_us
 from backups.queue import JobRun
@@ -66,10 +66,21 @@ def merge(job: Job, run: JobRun) -> dict[str, Any]:
     return {"merged": work.merged, "given_up": work.given_up}
 
 
+def mend(database: Database, run: Run) -> None:
+    """Damage was found: give up damaged slices of which smaller ones still hold everything, so that these are used."""
+    work = _Work(database, run)
+    for timeline in database.timelines.filter(slices__isnull=False).distinct():
+        for holder, parts in list(levels.held(points(timeline))):
+            if levels.makes_up(plan.cover(parts), holder):
+                work.spoilt(holder, parts)
+    if work.given_up:
+        expect(database, timezone.now())
+
+
 class _Work:
     """One run.  next: when there will be something to do again."""
 
-    def __init__(self, database: Database, run: JobRun) -> None:
+    def __init__(self, database: Database, run: Run) -> None:
         self.database, self.run = database, run
         self.archives = database.archives()
         self.deadline = time.monotonic() + RUN_SECONDS
@@ -140,7 +151,20 @@ class _Work:
         return now + BUSY_WAIT if str(timeline.pk) in sweeping.read_now(self.database) else None
 
     def _replace(self, holder: SlicePoint, parts: list[SlicePoint], going: list[SlicePoint]) -> None:
-        """The small ones go, unless the large one is not whole: then that one does, if they hold all of it."""
+        """The small ones go, unless the large one is not whole."""
+        if self.spoilt(holder, parts):
+            self.next.append(timezone.now())
+            return
+        try:
+            self._delete(self.archives[holder.storage], going)
+        except Refused as error:
+            self.refusals.append(str(error))
+            until = timezone.now() + REFUSED_WAIT
+            Slice.objects.filter(key=holder.key, storage__name=holder.storage).update(parts_go_at=until)
+            self.next.append(until)
+
+    def spoilt(self, holder: SlicePoint, parts: list[SlicePoint]) -> bool:
+        """Whether a merged slice was damaged and is gone now; raise Corrupt where the small ones lack some of it."""
         archive = self.archives[holder.storage]
         try:
             merging.prove_again(archive, holder)
@@ -148,15 +172,10 @@ class _Work:
             going = retention.spoilt_copies([holder, *parts], {holder.key})
             if not going:
                 raise
-            self.run.log(f"{error} The slices that it was made of are kept in its place.")
-            self.next.append(timezone.now())
-        try:
+            self.run.log(f"{error} The slices that it was made of are used in its place.")
             self._delete(archive, going)
-        except Refused as error:
-            self.refusals.append(str(error))
-            until = timezone.now() + REFUSED_WAIT
-            Slice.objects.filter(key=holder.key, storage__name=holder.storage).update(parts_go_at=until)
-            self.next.append(until)
+            return True
+        return False
 
     def _delete(self, archive: Archive, going: list[SlicePoint]) -> None:
         archive.give_up(slices=going)

@@ -156,6 +156,22 @@ def test_a_damaged_merged_slice_is_noticed_before_the_small_ones_go(shop, tmp_pa
     assert [one[0] for one in kept(shop)] == [0, 3] and done(shop.verify("ann"))
 
 
+@pytest.mark.parametrize("found_by", ["restore", "verify"])
+def test_a_damaged_merged_slice_gives_way_to_the_small_ones(shop, tmp_path, mysql_source, mysql_target, found_by):
+    merge(shop)
+    other = register(mysql_target, "other")
+    row = Restore.request(shop, other, "latest", "ann")
+    done(row.job)
+    row.refresh_from_db()
+    path = victim(shop, tmp_path)
+    path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
+    job = shop.verify("ann") if found_by == "verify" else row.start("", "ann")
+    assert path.name in queue.run_job_now(job).error
+    assert {one[0] for one in kept(shop)} == {0}
+    restore(shop, other, "latest", "other")
+    assert not compare(content(mysql_source), content(mysql_target))
+
+
 def test_damage_where_the_small_ones_are_gone_is_told_and_nothing_more_goes(shop, tmp_path):
     merge(shop)
     first = Slice.objects.filter(timeline__database=shop, level=0).first()
