@@ -85,6 +85,7 @@ class Applier:
         self._failed = False
         self._looked = 0.0
         self._lanes: Lanes | None = None  # while it is None no batch was compacted
+        self._told = 0  # of conflicts
         self._in_lanes = False  # whether the newest step is in them
         self._shapes: Shapes | None = None
         self._outdated = False  # whether definitions may have changed since
@@ -200,11 +201,22 @@ class Applier:
             self.done, self.last = self.done + item.count, item.last
         elif isinstance(item, Batch):
             item.close()
+            self._tell_conflicts()
         elif not item.done():
             return False
         else:
             self._result(item)
         return True
+
+    def _tell_conflicts(self) -> None:
+        if self.conflicts > self._told:
+            self._told = self.conflicts
+            assert self._lanes
+            numbers = ", ".join(map(str, sorted(self._lanes.refused)))
+            self.run.log(
+                f"{self._told} times so far the target refused changes in their short form (error {numbers}):"
+                " they were replayed one by one."
+            )
 
     def _result(self, future: Future[None]) -> None:
         try:

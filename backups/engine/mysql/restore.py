@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import cast
 
+from backups.engine.ahead import ahead
 from backups.engine.archive import Archive
 from backups.engine.errors import Corrupt, EngineError, Refused
 from backups.engine.manifest import Manifest
@@ -22,6 +24,7 @@ from backups.engine.mysql.server import ServerConfig
 from backups.engine.plan import utc
 from backups.engine.types import Plan, Run, SliceIndex
 
+AHEAD = 8  # pieces of slices, of a megabyte each, that are fetched before they are asked for
 TELL_SECONDS = 10  # between two lines of the log
 
 
@@ -154,13 +157,24 @@ def _replay(
 
 
 def _slices(plan: Plan, archives: Mapping[str, Archive], run: Run) -> Iterator[tuple[SliceIndex, Iterable[bytes]]]:
-    """The slices as the bucket holds them, which must be as they were planned with; tells which moment is reached."""
+    """The slices as the bucket holds them, fetched ahead; tells which moment is reached."""
     told = time.monotonic()
-    for number, point in enumerate(plan.slices, 1):
-        if time.monotonic() - told >= TELL_SECONDS:
-            told = time.monotonic()
-            reached = f" The moment {utc(point.first_us)} UTC is reached." if point.count else ""
-            run.log(f"Slice {number} of {len(plan.slices)}.{reached}")
+    with closing(ahead(_fetched(plan, archives), AHEAD)) as items:
+        for number, point in enumerate(plan.slices, 1):
+            if time.monotonic() - told >= TELL_SECONDS:
+                told = time.monotonic()
+                reached = f" The moment {utc(point.first_us)} UTC is reached." if point.count else ""
+                run.log(f"Slice {number} of {len(plan.slices)}.{reached}")
+            index = cast(SliceIndex, next(items))
+            chunks = _until_end(items)
+            yield index, chunks
+            for _ in chunks:
+                pass  # whatever follows the last transaction
+
+
+def _fetched(plan: Plan, archives: Mapping[str, Archive]) -> Iterator[SliceIndex | bytes | None]:
+    """Of each slice its index, which must be as it was planned with, the pieces of its data, and None."""
+    for point in plan.slices:
         archive = archives[point.storage]
         index = archive.read_slice(point.key)
         if (dict(index.start), dict(index.end)) != (dict(point.start), dict(point.end)):
@@ -168,4 +182,13 @@ def _slices(plan: Plan, archives: Mapping[str, Archive], run: Run) -> Iterator[t
                 f"Slice {point.key} is not the one that the restore was planned with.",
                 next_step="Rebuild the catalogue from the storage, then plan again.",
             )
-        yield index, archive.read_data(index.data)
+        yield index
+        yield from archive.read_data(index.data)
+        yield None
+
+
+def _until_end(items: Iterator[SliceIndex | bytes | None]) -> Iterator[bytes]:
+    for item in items:
+        if not isinstance(item, bytes):
+            return
+        yield item
