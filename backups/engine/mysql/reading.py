@@ -21,7 +21,7 @@ from backups.engine.errors import Stopped, raise_first
 from backups.engine.manifest import TableEntry
 from backups.engine.mysql import instants, sqlfile, tsv, view
 from backups.engine.mysql.exact import Look
-from backups.engine.mysql.schema import Reader, Schema, Table, numbers_of
+from backups.engine.mysql.schema import Numbers, Reader, Schema, Table
 from backups.engine.mysql.server import Connection, error_code, quote, rows
 from backups.engine.mysql.view import View
 from backups.engine.types import DataRef, Run
@@ -205,13 +205,12 @@ class Reading:
         if seen.definitions_wait or not looked_at:
             return
         with self.lock:
-            ids = self.reader.table_ids()
+            before, now = Numbers(seen.ids), Numbers(self.reader.table_ids())
             for one in looked_at:
                 schema, table = one.schema.name, one.table.name
                 with _changes_told(one.name):
                     definition = self.reader.table(schema, table)
-                same_numbers = numbers_of(schema, table, ids) == numbers_of(schema, table, seen.ids)
-                if definition != one.table.definition or not same_numbers:
+                if definition != one.table.definition or before.of(schema, table) != now.of(schema, table):
                     raise Changed(f"{one.name} was changed or exchanged by DDL.")
 
     def _count(self, size: int) -> None:

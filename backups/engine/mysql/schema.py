@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -294,12 +295,21 @@ def _file_character(character: str) -> str:
     return character if character.isalnum() or character == "_" else f"@{ord(character):04x}"
 
 
-def numbers_of(schema: str, table: str, ids: Mapping[str, int]) -> dict[str, int]:
-    """The InnoDB numbers of a table and its partitions (and, for names beyond ASCII, of those that begin alike)."""
-    name, whole = innodb_name(schema, table)
-    if whole:
-        return {k: v for k, v in ids.items() if k.lower() == name or k.lower().startswith(f"{name}#")}
-    return {k: v for k, v in ids.items() if k.lower().startswith(name.lower())}
+class Numbers:
+    """InnoDB's numbers of tables and their partitions, to be looked up by table."""
+
+    def __init__(self, ids: Mapping[str, int]) -> None:
+        self.sorted = sorted((name.lower(), number) for name, number in ids.items())
+
+    def of(self, schema: str, table: str) -> list[tuple[str, int]]:
+        """A table's and its partitions' (and, for names beyond ASCII, those of all that begin alike)."""
+        name, whole = innodb_name(schema, table)
+        if not whole:
+            return self._between(name.lower(), name.lower() + "\x7f")
+        return self._between(name, name + "\0") + self._between(f"{name}#", f"{name}$")
+
+    def _between(self, first: str, end: str) -> list[tuple[str, int]]:
+        return self.sorted[bisect_left(self.sorted, (first,)) : bisect_left(self.sorted, (end,))]
 
 
 def _text(value: Any) -> str:
