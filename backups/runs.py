@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -275,15 +276,17 @@ def verification(job: Job, run: JobRun) -> dict[str, Any]:
     if not timelines:
         raise Refused(f"There is nothing to verify for {database} yet.")
     archives, total = database.archives(), verify.Report()
+    every = job.arguments.get("every", 1)
     for timeline in timelines:
-        total += verify.verify(archives, str(timeline.pk), database.module.at_or_before, run)
+        first = random.randrange(every)
+        total += verify.verify(archives, str(timeline.pk), database.module.at_or_before, run, every, first)
     if job.backup is None or total.problems:
-        _note_verified(database, len(timelines), total)
+        _note_verified(database, len(timelines), total, every)
     if total.problems:
         merging.mend(database, run)
         first = total.problems[0]
         raise Corrupt(f"{len(total.problems)} of {total.objects} objects are damaged, first {first.key}: {first.what}")
-    return {"timelines": len(timelines), "objects": total.objects, "size": total.size}
+    return {"timelines": len(timelines), "objects": total.objects, "size": total.size, "every": every}
 
 
 def timelines_held(database: Database) -> list[Timeline]:
@@ -292,9 +295,10 @@ def timelines_held(database: Database) -> list[Timeline]:
     return list(database.timelines.filter(held).distinct().order_by("number"))
 
 
-def _note_verified(database: Database, timelines: int, report: verify.Report) -> None:
+def _note_verified(database: Database, timelines: int, report: verify.Report, every: int) -> None:
     problems = [{"key": one.key, "what": one.what} for one in report.problems[:PROBLEMS_KEPT]]
-    found = {"timelines": timelines, "objects": report.objects, "size": report.size, "problems": problems}
+    read = {"timelines": timelines, "objects": report.objects, "size": report.size, "every": every}
+    found = read | {"problems": problems}
     Database.objects.filter(pk=database.pk).update(verified_at=timezone.now(), verified=found)
     if problems:
         Event.note("Everest", "found damage", database, problems[0]["key"])

@@ -113,7 +113,7 @@ def verify_databases() -> None:
     recent = Job.objects.filter(tried, kind=Job.VERIFY, backup=None, database__isnull=False).values("database")
     held = Backup.objects.filter(state=Backup.SUCCEEDED).values("database")
     for database in Database.objects.filter(due, pk__in=held).exclude(pk__in=recent):
-        database.verify("Everest")
+        database.verify("Everest", every=settings.EVEREST_VERIFY_SAMPLE)
 
 
 def respan_timelines() -> None:

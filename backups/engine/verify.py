@@ -40,23 +40,24 @@ class Report:
 
 
 def verify(
-    archives: Mapping[str, Archive], timeline: str, at_or_before: AtOrBefore, run: Run, every: int = 1
+    archives: Mapping[str, Archive], timeline: str, at_or_before: AtOrBefore, run: Run, every: int = 1, first: int = 0
 ) -> Report:
     """Prove a timeline over all its storages (by name).
 
-    every: read each n-th data object only; indexes, manifests and the chain are always proven whole.
+    every: read each n-th data object only, from number `first` on (below n: another one each time reads all of them
+    in time); indexes, manifests and the chain are always proven whole.
     Raises Stopped when asked to stop, Transient when a storage does not answer: then nothing is proven.
     """
-    return _Verification(timeline, at_or_before, run, every).of(archives)
+    return _Verification(timeline, at_or_before, run, every, first).of(archives)
 
 
 class _Verification:
-    def __init__(self, timeline: str, at_or_before: AtOrBefore, run: Run, every: int) -> None:
+    def __init__(self, timeline: str, at_or_before: AtOrBefore, run: Run, every: int, first: int) -> None:
         self._timeline = timeline
         self._at_or_before = at_or_before
         self._run = run
         self._every = every
-        self._seen = 0
+        self._seen = -first
         self._report = Report()
 
     def of(self, archives: Mapping[str, Archive]) -> Report:
@@ -105,7 +106,7 @@ class _Verification:
         """
         self._stop_where_asked()
         self._seen += 1
-        if self._seen % self._every:
+        if (self._seen - 1) % self._every:
             return True
         self._run.progress("Reading", self._report.size, unit="bytes")
         try:

@@ -202,10 +202,16 @@ class Database(models.Model):
             Job.enqueue(Job.BACKUP, who=who, ring=ring, database=self, backup=backup)
         return backup
 
-    def verify(self, who="", ring=True, backup=None):
-        """Re-read what is stored and prove it: one backup's timeline, or all that is restorable."""
+    def verify(self, who="", ring=True, backup=None, every=1):
+        """Re-read what is stored and prove it: one backup's timeline, or all that is restorable.
+
+        every: read one data object in so many, by chance which; all else is proven whole.
+        """
         under_way = self.jobs.filter(kind=Job.VERIFY, backup=backup, state=Job.PENDING).first()
-        return under_way or Job.enqueue(Job.VERIFY, who=who, ring=ring, database=self, backup=backup)
+        arguments = {"every": every} if every > 1 else {}
+        return under_way or Job.enqueue(
+            Job.VERIFY, who=who, ring=ring, database=self, backup=backup, arguments=arguments
+        )
 
     # -- point-in-time recovery
 

@@ -1,6 +1,7 @@
 """Verify, and the promise beneath it: no damaged byte of any object is ever handed on."""
 
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 
@@ -53,9 +54,9 @@ def read_everything(archive):
     return taken
 
 
-def report(archives, every=1, run=None):
+def report(archives, every=1, run=None, first=0):
     archives = archives if isinstance(archives, dict) else {"store": archives}
-    return verify(archives, TIMELINE, engine.at_or_before, run or Quiet(), every)
+    return verify(archives, TIMELINE, engine.at_or_before, run or Quiet(), every, first)
 
 
 def test_a_sound_timeline_has_no_problems_and_is_counted(archive, store):
@@ -164,6 +165,16 @@ def test_a_sample_reads_every_nth_data_object_and_all_indexes(archive, store):
     read = [layout.parse(key).kind for action, key in store.calls if action == "get"]
     assert (read.count("index"), sum(kind.endswith("data") for kind in read)) == (4, 2)
     assert found.problems == []
+
+
+def test_samples_from_each_number_on_read_every_data_object_once(archive, store):
+    def read(**sample):
+        store.calls.clear()
+        report(archive, **sample)
+        return [key for action, key in store.calls if action == "get" and layout.parse(key).kind.endswith("data")]
+
+    parts = [read(every=3, first=first) for first in range(3)]
+    assert sorted(chain(*parts)) == sorted(read()) and all(parts)
 
 
 @pytest.fixture

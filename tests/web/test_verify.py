@@ -53,6 +53,12 @@ def test_a_run_that_waits_or_has_just_failed_is_not_doubled(source):
     assert due() == [source.name]
 
 
+def test_a_scheduled_run_reads_the_sample_that_is_set(source, settings):
+    settings.EVEREST_VERIFY_SAMPLE = 5
+    due()
+    assert Job.objects.get(kind=Job.VERIFY).arguments == {"every": 5}
+
+
 def test_none_is_done_where_it_is_switched_off(source, settings):
     settings.EVEREST_VERIFY_DAYS = 0
     assert due() == []
