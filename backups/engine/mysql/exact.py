@@ -119,6 +119,8 @@ class Look:
 
 
 def _is_text(data: bytes) -> bool:
+    if data.isascii():  # makes no string of it
+        return True
     try:
         data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
