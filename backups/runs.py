@@ -121,22 +121,24 @@ def _end_if_over(database: Database, timeline: Timeline, identity: Any, position
         detail = f"Another server answers now: {identity.server_uuid} instead of {timeline.server_uuid}."
         shipping.end_timeline(timeline, Timeline.REPLACED, detail)
         return
-    try:
-        for one in known:
+    for one in known:
+        try:
             database.module.prove_same(database.config(), one)
-    except Forked as error:
-        shipping.end_timeline(timeline, Timeline.FORK, error)
-    except Gap as error:
-        if database.pitr:
-            shipping.end_timeline(timeline, Timeline.GAP, error)
+        except Forked as error:
+            shipping.end_timeline(timeline, Timeline.FORK, error)
+            return
+        except Gap as error:
+            if database.pitr and one is known[0]:  # log behind a backup may be purged once it is shipped
+                shipping.end_timeline(timeline, Timeline.GAP, error)
+                return
 
 
 def _known_positions(timeline: Timeline) -> list[Position]:
-    """Where its newest slice ends and its newest backup lies, else where it begins."""
+    """Where shipping stands, and where its newest backup lies."""
     last = timeline.slices.filter(level=0).order_by("sequence").last()
     taken = timeline.backups.filter(state=Backup.SUCCEEDED).order_by("view_at").last()
-    known = [one for one in (last and last.end, taken and taken.position) if one]
-    return known or [one for one in (timeline.start_position,) if one]
+    shipped = last.end if last else timeline.start_position
+    return [one for one in (shipped, taken and taken.position) if one]
 
 
 # Restore

@@ -133,6 +133,15 @@ def test_a_backup_after_a_reset_that_shipping_has_not_seen_lies_on_a_timeline_of
     assert not compare(before, content(mysql_target))
 
 
+def test_log_that_was_shipped_since_the_last_backup_may_be_purged(mysql_source: Server, storage: BackupStorage) -> None:
+    shop = make_shop(mysql_source, storage)
+    back_up(shop)
+    add(mysql_source, 2)
+    drain(shop)
+    sql(mysql_source, "FLUSH BINARY LOGS", "PURGE BINARY LOGS BEFORE NOW(6) + INTERVAL 1 DAY")
+    assert back_up(shop).timeline.number == 1 and shop.open_timeline.number == 1
+
+
 def test_a_backup_during_which_the_log_is_reset_starts_again_on_a_new_timeline(
     mysql_source: Server, storage: BackupStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

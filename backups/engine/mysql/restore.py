@@ -11,6 +11,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import cast
 
+import pymysql
+
 from backups.engine.ahead import ahead
 from backups.engine.archive import Archive
 from backups.engine.errors import Corrupt, EngineError, Refused
@@ -20,7 +22,7 @@ from backups.engine.mysql.accounts import require as require_accounts
 from backups.engine.mysql.accounts import restore as restore_accounts
 from backups.engine.mysql.load import LoadedCounts, load
 from backups.engine.mysql.replay import ReplayResult, replay
-from backups.engine.mysql.server import ServerConfig
+from backups.engine.mysql.server import ServerConfig, explain
 from backups.engine.plan import utc
 from backups.engine.types import Plan, Run, SliceIndex
 
@@ -144,16 +146,19 @@ def _replay(
 ) -> ReplayResult:
     if plan.slices:
         run.log(f"Replaying {len(plan.slices)} slices.")
-    return replay(
-        config,
-        _slices(plan, archives, run),
-        start=manifest.position,
-        stop=plan.position,
-        run=run,
-        source={**manifest.settings, "system_time_zone": manifest.system_time_zone},
-        total=sum(point.count for point in plan.slices),
-        compact=compact,
-    )
+    try:
+        return replay(
+            config,
+            _slices(plan, archives, run),
+            start=manifest.position,
+            stop=plan.position,
+            run=run,
+            source={**manifest.settings, "system_time_zone": manifest.system_time_zone},
+            total=sum(point.count for point in plan.slices),
+            compact=compact,
+        )
+    except pymysql.MySQLError as error:
+        raise explain(error, "Replaying") from error
 
 
 def _slices(plan: Plan, archives: Mapping[str, Archive], run: Run) -> Iterator[tuple[SliceIndex, Iterable[bytes]]]:
