@@ -277,6 +277,16 @@ DEFINITIONS = {
         ),
         only="mariadb",
     ),
+    "names that a client's charset prints otherwise": Feature(
+        (
+            "CREATE TABLE {s}.t (a INT)",
+            "SET NAMES sjis",
+            "CREATE TRIGGER {s}.`a\\b` BEFORE INSERT ON {s}.t FOR EACH ROW SET NEW.a = 5",
+            "CREATE FUNCTION {s}.`c\\d`() RETURNS INT DETERMINISTIC RETURN 5",
+            "SET NAMES utf8mb4",
+        ),
+        ("INSERT INTO {s}.t VALUES (1)",),
+    ),
     "rows deleted in the microsecond they were made in": Feature(
         (
             "CREATE TABLE {s}.t (id INT PRIMARY KEY, b BIT(9), u UUID, v VARCHAR(9) CHARACTER SET latin1 UNIQUE,"

@@ -236,10 +236,10 @@ class Reader:
         place = {"VIEW": 1, "EVENT": 3}.get(kind, 2)
         if row[place] is None:
             raise pymysql.err.OperationalError(1142, f"SHOW CREATE {kind} of {schema}.{name} shows no definition")
-        texts = [_text(value) for value in row]
-        collation, database = texts[place + 2], "" if kind == "VIEW" else texts[place + 3]
-        mode, zone = "" if kind == "VIEW" else texts[1], texts[2] if kind == "EVENT" else ""
-        return Program(kind, name, row[place], texts[place + 1], collation, mode, zone, database, columns)
+        client, collation = _text(row[place + 1]), _text(row[place + 2])  # only these: a name need not be UTF-8 here
+        mode, database = ("", "") if kind == "VIEW" else (_text(row[1]), _text(row[place + 3]))
+        zone = _text(row[2]) if kind == "EVENT" else ""
+        return Program(kind, name, row[place], client, collation, mode, zone, database, columns)
 
     def _charset(self, name: str) -> None:
         self._ask(f"SET character_set_results = {name}")
