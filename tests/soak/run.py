@@ -32,7 +32,7 @@ class Soak:
         self.injected: Counter[str] = Counter()
         self.met: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self.looks = 0
+        self.looks = self.lost = 0
         self.over = threading.Event()
         self.began = time.monotonic()
 
@@ -49,6 +49,8 @@ class Soak:
             self.restores.start()
             self._disturb(self.began + 60 * self.minutes)
             self._calm_down()
+        except AssertionError as error:  # something did not come about by itself
+            self.wrong.append(str(error))
         finally:
             self.over.set()
             self.restores.over.set()
@@ -72,7 +74,10 @@ class Soak:
             deck = deck or self.random.sample(self.kinds, len(self.kinds))
             name = deck.pop()
             self._say(name)
-            self.faults.inject(name, self.random.uniform(*HARM))
+            try:
+                self.faults.inject(name, self.random.uniform(*HARM))
+            except AssertionError as error:
+                self._wrong([f"{name}: {error}"])
             self.injected[name] += 1
             self.everest.delete_a_backup()
             self._look()
@@ -82,9 +87,12 @@ class Soak:
         found = self.claims.look(everything)
         found += self.everest.stuck_jobs() + list(self.stand.failures()) + self.restores.wrong
         self.restores.wrong = []
-        for line in found:
+        self._wrong(found)
+
+    def _wrong(self, lines: list[str]) -> None:
+        for line in lines:
             self._say(f"WRONG {line}")
-        self.wrong += found
+        self.wrong += lines
 
     def _calm_down(self) -> None:
         """No more faults, no more writers: by itself everything that was written becomes recoverable."""
