@@ -17,6 +17,8 @@ ROUND = {
 }
 STEPS = [timedelta(**{unit: number}) for unit, numbers in ROUND.items() for number in numbers]
 LABELS = 8  # at most, or they touch
+MOST = 500  # backups that are looked at
+APART = 4  # of two backups that would lie on each other only the newer is drawn
 
 
 @dataclass
@@ -66,7 +68,8 @@ class Picture:
 
 def draw(database, ranges, since=None):
     """The picture from `since` (None: the first thing there is) until now; None where there is nothing to draw."""
-    backups = list(database.backups.filter(state=Backup.SUCCEEDED, view_at__isnull=False).order_by("-view_at")[:500])
+    taken = database.backups.filter(state=Backup.SUCCEEDED, view_at__isnull=False).order_by("-view_at")
+    backups = list(taken.only("name", "view_at")[:MOST])
     starts = [one.first for one in ranges] + [one.view_at for one in backups]
     if not starts:
         return None
@@ -93,11 +96,21 @@ def draw(database, ranges, since=None):
             f"Backup {one.name}, consistent at {exact(one.view_at)}",
             url=f"/backups/{one.pk}/",
         )
-        for one in backups
+        for one in thinned(picture, backups)
         if one.view_at >= first
     ]
     picture.ticks = ticks(picture)
     return picture
+
+
+def thinned(picture, backups):
+    """Newest first."""
+    last = None
+    for one in backups:
+        x = picture.x(one.view_at)
+        if last is None or last - x >= APART:
+            last = x
+            yield one
 
 
 def range_title(one):

@@ -1,6 +1,7 @@
 """How values are shown: times with their zone, sizes, durations, states."""
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from urllib.parse import urlencode
 
 from django import template
@@ -37,6 +38,7 @@ STATES = {
 
 
 @register.simple_tag
+@cache
 def icon(name):
     return format_html('<svg class="icon" aria-hidden="true"><use href="{}#{}"></use></svg>', static("icons.svg"), name)
 

@@ -73,7 +73,7 @@ def _storage(number: int) -> BackupStorage:
 def _database(number: int, places: list[BackupStorage]) -> Database:
     return Database(
         name=f"database-{number:05d}", host=f"db{number}.example.com", user="everest", password="secret",
-        flavour="mysql", version="9.7.0", server_uuid=SERVER, status="down" if number % 50 == 7 else "up",
+        flavour="mysql", version="9.7.0", server_uuid=SERVER, status="down" if number % 4 == 3 else "up",
         checked_at=timezone.now(), pitr=True, pitr_storage=places[number % len(places)],
         pitr_interval=10, caught_up_at=timezone.now(),
     )  # fmt: skip
