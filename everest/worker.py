@@ -8,6 +8,7 @@ one whose idle worker was killed looks healthy and takes nothing for good.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 from datetime import datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 
 from django.conf import settings
@@ -26,7 +28,9 @@ from django.utils import timezone
 from django_q.brokers import get_broker
 
 from backups import queue
+from backups.engine import engine
 from backups.models import Database, Job, WorkerState
+from storages import stores
 
 log = logging.getLogger("everest.worker")
 
@@ -53,6 +57,8 @@ class Cluster:
             queue.CLUSTER: self.token,
             queue.STOP_FILE: str(stop_file),
             WORKER: identity(os.getpid()),
+            # Many threads take little memory each; the C library would keep an arena for every few of them.
+            "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
         }
         # Its standard input ends when this process does, however it does: the cluster ends itself then.
         self.process = subprocess.Popen(
@@ -193,9 +199,19 @@ def run_cluster() -> None:
     """A cluster's own main process: django-q2, and a thread that ends the group when the worker is gone."""
     from django_q.cluster import Cluster as QCluster
 
+    _preload()
     QCluster().start()
     # Started after the fork above, as threads and forks do not mix.
     threading.Thread(target=_end_with_worker, daemon=True).start()
+
+
+def _preload() -> None:
+    """Load what tasks need before any process forks: they share that memory, as nothing touches it any more."""
+    import_module("backups.tasks")
+    engine("mysql")
+    stores.preload()
+    gc.collect()
+    gc.freeze()
 
 
 def _end_with_worker() -> None:

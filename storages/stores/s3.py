@@ -162,7 +162,7 @@ class S3Store:
             "retries": {"mode": "standard", "total_max_attempts": attempts},
             "connect_timeout": timeout,
             "read_timeout": 6 * timeout,
-            "max_pool_connections": 32,
+            "max_pool_connections": 128,  # of all databases that one run ships
             "ignore_configured_endpoint_urls": True,
         }
         try:
