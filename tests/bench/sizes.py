@@ -56,7 +56,7 @@ def _installation(databases: int) -> tuple[tuple[str, int], ...]:
 SMALL = Size(
     name="small", rows=10_000, seconds=3, threads=16, transactions=800, tables=500, large_rows=50_000,
     buffer_pool="256M", log_file="4M", commit_seconds=8, impact_seconds=2, rounds=1,
-    installation=_installation(50), worker=(("databases", 20), ("minutes", 0.5)),
+    installation=_installation(20), worker=(("databases", 20), ("minutes", 0.5)),
 )  # fmt: skip
 FULL = Size(
     name="full", rows=300_000, seconds=60, threads=16, transactions=20_000, tables=2_000, large_rows=1_000_000,
