@@ -16,6 +16,7 @@ from backups.engine.errors import Refused, Stopped, Transient
 from backups.engine.manifest import TableEntry
 from backups.engine.mysql import reading, view
 from backups.engine.mysql.gtid import executed
+from backups.engine.mysql.preflight import preflight_source
 from everest.demo.servers import Server
 from tests.helpers import compare, dump_all, source_config, target_config, wait_for
 from tests.servers.backups import Told, archive_in, back_up, put_back, script
@@ -375,6 +376,24 @@ def running(server: Server, text: str, state: str = "%") -> bool:
             (f"%{text}%", state),
         )
         return bool(cursor.fetchone()[0])
+
+
+@FLAVOURS
+def test_texts_of_other_sessions_do_not_matter(flavour: str, request: Any, tmp_path: Path) -> None:
+    """MySQL's older list of sessions fails as soon as one runs a text with an emoji."""
+    source, _ = pair(request, flavour)
+    script(source, BANK)
+    config = source_config(source, tls="off")
+    with background(lambda over: script(source, ["SELECT SLEEP(4), '😀'"])):
+        wait_for(lambda: shown(source, "SELECT SLEEP"))
+        assert [check for check in preflight_source(config) if check.name == "Server"] == []
+        assert back_up(config, archive_in(tmp_path)).rows
+
+
+def shown(server: Server, text: str) -> bool:
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW PROCESSLIST")
+        return any(str(row[7] or "").startswith(text) for row in cursor.fetchall())
 
 
 def without(server: Server, config: Any, *names: str) -> None:

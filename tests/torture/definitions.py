@@ -130,8 +130,13 @@ def create_like(world: World) -> list[Step]:
 
 @feature("create from select", definitions=True, avoid=("names",))
 def create_select(world: World) -> list[Step]:
-    """MariaDB logs the columns' names in UTF-8, whatever the session's charset: its replicas read them wrongly."""
+    """MariaDB logs the columns' names in UTF-8, whatever the session's charset: its replicas read them wrongly.
+
+    An ENUM beyond U+FFFF is logged with question marks, by both.
+    """
     table = world.pick()
+    while any("😀" in one.type for one in table.columns):
+        table = world.pick()
     copies = named(world, "copy"), named(world, "copy")
     return [
         f"CREATE TABLE {copies[0]} AS SELECT * FROM {table}",

@@ -26,6 +26,7 @@ from backups.engine.mysql.server import (
     error_code,
     explain,
     identify,
+    processes,
     rows,
     value,
 )
@@ -188,7 +189,7 @@ def _replica(connection: Connection, identity: Identity) -> Check:
     logs = settings.get("log_replica_updates", settings.get("log_slave_updates"))
     applies = value(
         connection,
-        "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'system user' AND COMMAND <> 'Daemon'",
+        f"SELECT COUNT(*) FROM {processes(identity)} WHERE USER = 'system user' AND COMMAND <> 'Daemon'",
     )
     if applies and logs != "ON":
         return Check(

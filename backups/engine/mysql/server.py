@@ -324,6 +324,12 @@ def _server_uuid(connection: Connection, flavour: str) -> str:
     return uid or str(value(connection, "SELECT CONCAT_WS(':', @@hostname, @@port, @@datadir)"))
 
 
+def processes(identity: Identity) -> str:
+    """The table of sessions.  MySQL's older one fails (3854) as soon as one runs a text with an emoji in it."""
+    newer = identity.flavour == "mysql" and identity.version >= (8, 0, 22)
+    return "performance_schema.processlist" if newer else "information_schema.PROCESSLIST"
+
+
 def rows(connection: Connection, sql: str, parameters: Any = None) -> tuple[tuple[Any, ...], ...]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)

@@ -23,6 +23,7 @@ from backups.engine.mysql.server import (
     error_code,
     explain,
     position_now,
+    processes,
     quote,
     rows,
     value,
@@ -121,7 +122,7 @@ def locked_view(
     """
     deadline = time.monotonic() + PATIENCE
     while True:
-        _wait_for_queries(control, deadline, watcher)
+        _wait_for_queries(control, reader.identity, deadline, watcher)
         waits = _locked(control, reader.identity, schemas, deadline, watcher)
         if waits is not None:
             try:
@@ -230,14 +231,14 @@ def _wait_for_branches(branches: list[str], deadline: float, watcher: Run) -> No
     watcher.log(f"Waiting for a prepared XA transaction: {names}.")
 
 
-def _wait_for_queries(control: Connection, deadline: float, watcher: Run) -> None:
+def _wait_for_queries(control: Connection, identity: Identity, deadline: float, watcher: Run) -> None:
     """Let long queries end, for at most half of the time there is: the lock would wait for them and all writers too."""
     until = deadline - PATIENCE / 2  # after that it is tried all the same
     told = False
     while time.monotonic() < until:
         found = rows(
             control,
-            "SELECT ID, TIME FROM information_schema.PROCESSLIST WHERE COMMAND = 'Query' AND TIME >= %s"
+            f"SELECT ID, TIME FROM {processes(identity)} WHERE COMMAND = 'Query' AND TIME >= %s"
             " AND ID <> CONNECTION_ID() AND STATE NOT IN ('User sleep', 'Waiting for backup lock')",
             (LONG_QUERY,),
         )
