@@ -62,7 +62,7 @@ def impact(stand: Stand) -> Iterator[Row]:
         took = step.seconds / step.result[1]
         each = statistics.median(lost[name]) / 100 * took
         note = f"{took:.2f} s a snapshot, so {each:.2f} s of OLTP lost by each; CPU s: {step.cpu:.2f}"
-        most = statistics.median(lost[DUMP]) if name == GENTLE else None
+        most = round(statistics.median(lost[DUMP]), 1) if name == GENTLE else None
         yield Limit(f"OLTP lost beside {name}", statistics.median(lost[name]), "%", most, note)
 
 
