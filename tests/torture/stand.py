@@ -310,8 +310,10 @@ def _number(place: str) -> tuple[int, int]:
 
 
 def _drop_tablespaces(server: Server) -> None:
+    """Unlogged: source and replica both begin without any."""
     with server.connect() as connection:
         ask = Ask(connection)
+        ask("SET sql_log_bin = 0")
         for (name,) in ask(
             "SELECT NAME FROM information_schema.INNODB_TABLESPACES WHERE SPACE_TYPE = 'General' AND NAME <> 'mysql'",
             text=True,
