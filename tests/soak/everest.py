@@ -163,13 +163,16 @@ class Everest:
         return [f"{job}: {job.error}" for job in wrong]
 
     def unforeseen(self) -> list[str]:
-        """Traces in the workers' logs, but for those of metadata that could not be written: a disk was full."""
+        """Traces in the workers' logs, but for those of metadata that could not be written: a disk was full.
+
+        A full disk also cuts records of the log off: those end within a trace, and tell nothing.
+        """
         found = []
         for path in sorted(self.stand.data.glob("*.log")):
             for record in re.split(r"^(?=20\d\d-)", path.read_text(errors="replace"), flags=re.M):
                 last = record.strip().rpartition("\n")[2]
                 traced = " ERROR everest." in record and "Traceback" in record
-                if traced and not re.search(r"^(django\.db|sqlite3)\.|OSError: \[Errno 27\]", last):
+                if traced and not re.search(r"^\s|^(django\.db|sqlite3)\.|OSError: \[Errno 27\]", last):
                     found.append(f"{path.name}: {record[:100]!r} ... {last}")
         return found
 
