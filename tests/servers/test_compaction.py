@@ -116,3 +116,10 @@ def test_the_id_zero_stays_zero(pair: Pair) -> None:
         "INSERT INTO t VALUES (0, 1), (5, 2)",
     )
     twice(pair)
+
+
+def test_a_counter_is_raised_whatever_character_set_the_last_statement_had(pair: Pair) -> None:
+    named = ("CREATE DATABASE `日`", "CREATE TABLE `日`.t (id INT AUTO_INCREMENT PRIMARY KEY)")
+    foreign = ("SET NAMES sjis", NEXT_BATCH, "SET NAMES utf8mb4")
+    run(pair, SCHEMA, USE, *named, *foreign, "INSERT INTO `日`.t VALUES (7)", "DELETE FROM `日`.t")
+    twice(pair)

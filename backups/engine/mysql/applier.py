@@ -149,9 +149,9 @@ class Applier:
             self._take_batch(step)
         else:
             self._settle(0 if self._in_lanes else AHEAD)
+            self._raise_counters()
             self._in_lanes = False
             if isinstance(step, Statement):
-                self._raise_counters()
                 self._outdated = self._outdated or not _KEEPS_DEFINITIONS.match(step.query.sql)
             self._queue.append(self._pool.submit(self._do, step))
 
@@ -279,7 +279,7 @@ class Applier:
         if self._lanes and self._lanes.counters:
             self._settle(0)
             try:
-                self._lanes.raise_counters(self.connection, self._increments)
+                self._lanes.raise_counters(self._increments)
             except pymysql.MySQLError as error:
                 raise self._explained(error, None) from error
 

@@ -66,8 +66,12 @@ class Lanes:
     def connections(self) -> list[Connection]:
         return [lane.connection for lane in self.lanes]
 
-    def raise_counters(self, connection: Connection, increments: tuple[int, int]) -> None:
-        """Let the target have seen what the source has given; all batches must be done."""
+    def raise_counters(self, increments: tuple[int, int]) -> None:
+        """Let the target have seen what the source has given; all batches must be done.
+
+        In a session of these: that of the statements may have another character set, and temporary tables.
+        """
+        connection = self.lanes[0].connection
         for (schema, table), top in self.counters.items():
             step, offset = increments
             following = -(-(top + 1 - offset) // step) * step + offset
