@@ -12,7 +12,7 @@ from backups.when import read_moment
 from everest.people import May
 from everest.templatetags.show import exact, typed
 
-CHECK = forms.CheckboxInput(attrs={"class": "form-check-input"})
+CHECK = forms.CheckboxInput(attrs={"class": "form-check-input", "form": "start"})  # they stand above that form
 ORDER = [Restore.LATEST, Restore.TIME, Restore.BACKUP, Restore.GTID, Restore.BEFORE]
 
 
