@@ -7,7 +7,7 @@ import uuid
 from django.core import validators
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from backups.engine import engine
@@ -27,6 +27,11 @@ def unmended():
         database=OuterRef("database"), timeline__number__gt=OuterRef("number"), state=Backup.SUCCEEDED
     )
     return Timeline.objects.filter(~Exists(later), end_reason__in=[Timeline.GAP, Timeline.FORK])
+
+
+def troubled():
+    """Which Databases somebody should look at: no answer, not shipped, or a gap."""
+    return Q(status=Database.DOWN) | ~Q(ship_error="") | Exists(unmended().filter(database=OuterRef("pk")))
 
 
 class Database(models.Model):

@@ -5,13 +5,14 @@ from datetime import timedelta
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.db.models import Count, Exists, OuterRef, Q, Subquery
+from django.db.models import Case, Count, Exists, OuterRef, Q, Subquery, When
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from backups.forms import DatabaseForm, HoursForm, PitrForm
 from backups.models import Backup, Database, Job, Slice
+from backups.models.database import troubled
 from backups.picture import draw
 from everest.forms import TypedNameForm, posted
 from everest.people import ADMINISTRATOR, OPERATOR, VIEWER, needs, note
@@ -39,7 +40,8 @@ def matching(request):
         last_backup=Subquery(newest.values("view_at")[:1]),
         active_schedules=Count("schedules", filter=Q(schedules__active=True)),
     )
-    found = found.order_by("name")  # grouping would drop the model's order
+    # Trouble first: it must not hide on a later page.
+    found = found.order_by(Case(When(troubled(), then=0), default=1), "name")
     for word in words.split():
         found = found.filter(Q(name__icontains=word) | Q(host__icontains=word) | Q(version__icontains=word))
     if state:

@@ -110,6 +110,16 @@ def test_a_gap_that_a_later_backup_has_mended_is_drawn_but_not_shouted(world, ad
     assert "There is a gap" not in page and 'class="gap"' in page
 
 
+@pytest.mark.parametrize("trouble", [{"status": "down"}, {"ship_error": "The storage does not answer."}])
+def test_databases_in_trouble_come_first(trouble, db, admin):
+    names = ["a", "b", "c"]
+    for name in names:
+        story.database(name)
+    Database.objects.filter(name="c").update(**trouble)
+    page = admin.get(reverse("databases")).context["page"]
+    assert [one.name for one in page] == ["c", "a", "b"]
+
+
 def test_databases_are_found_by_words_and_status(world, admin):
     def found(query):
         page = admin.get(reverse("databases") + query).content.decode()
