@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from backups.engine.mysql.events import HEADER, TABLE_MAP, WRITE_ROWS, Event, parse
+from backups.engine.mysql.cascades import without_cascades
+from backups.engine.mysql.events import DELETE_ROWS, HEADER, TABLE_MAP, WRITE_ROWS, Event, parse
 from backups.engine.mysql.rowbuffer import RowBuffer, ends_statement, schema_of
 
 
@@ -86,3 +87,12 @@ def test_the_end_of_no_statement_changes_nothing() -> None:
 
 def test_the_schema_of_a_table_map() -> None:
     assert schema_of(table_map(1, b"mysql")) == b"mysql"
+
+
+def test_rows_whose_cascades_are_logged_check_no_foreign_keys() -> None:
+    """0x10: logged by a server that logs cascades; 2: check none.  Flags of a table map mean something else."""
+    maps, parent, child = table_map(1), event(DELETE_ROWS, 1, 0x11), event(DELETE_ROWS, 2, 0x12)
+    native, none = event(DELETE_ROWS, 1, 1), event(TABLE_MAP, 1, 0x11, b"\4shop\0")
+    told = b"".join(item.raw for item in (maps, event(DELETE_ROWS, 1, 0x13), child, native, none))
+    assert without_cascades(b"".join(item.raw for item in (maps, parent, child, native, none)), 4) == told
+    assert without_cascades(told, 4) is told

@@ -135,8 +135,7 @@ class RowHistory:
         columns = self.tables[name][2]
         kind = self.chance.random()
         if kind < 0.45:
-            # What cascades of a REPLACE is logged in an order that MySQL's own replica does not take.
-            verb = self.chance.choice(("INSERT", "INSERT IGNORE", "REPLACE")[: 2 if name == "parent" else 3])
+            verb = self.chance.choice(("INSERT", "INSERT IGNORE", "REPLACE"))
             return f"{verb} INTO {name} ({', '.join(columns)}) VALUES {self._rows(columns)}"
         if kind < 0.55:
             first, *_, last = columns

@@ -9,6 +9,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
+from backups.engine.mysql import steps
 from everest.demo.servers import Server
 from tests.servers.replaying import CAPTURE_ACCOUNT, ROWS, SCHEMA, USE, Pair, T, same
 from tests.servers.sessions import SESSIONS
@@ -252,6 +253,32 @@ def test_cascades_are_applied_once_whoever_logs_them(
         "DELETE FROM p WHERE id = 3",
     )
     same(pair)
+
+
+@pytest.mark.parametrize("largest", [1, steps.GATHER_BYTES])
+def test_children_outlive_a_replace_of_their_parent(
+    largest: int, mysql_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On MySQL's own replica they do not: its row is deleted and inserted there."""
+    monkeypatch.setattr(steps, "GATHER_BYTES", largest)
+    child = "CREATE TABLE {} (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES p (id) {})"
+    mysql_pair.run(
+        SCHEMA,
+        USE,
+        "CREATE TABLE p (id INT PRIMARY KEY, v INT UNIQUE)",
+        child.format("gone", "ON DELETE CASCADE ON UPDATE CASCADE"),
+        child.format("emptied", "ON DELETE SET NULL ON UPDATE SET NULL"),
+        child.format("held", ""),
+        "INSERT INTO p VALUES (1, 1), (2, 2), (3, 3), (4, 4)",
+        "INSERT INTO gone VALUES (1, 1), (2, 2), (3, 3)",
+        "INSERT INTO emptied VALUES (1, 1), (2, 2), (4, 4)",
+        "INSERT INTO held VALUES (1, 1)",
+        "REPLACE INTO p VALUES (1, 9), (2, 8)",
+        "REPLACE INTO p VALUES (2, 3)",
+        "REPLACE INTO p VALUES (5, 4)",
+        "UPDATE p SET id = 6 WHERE id = 2",
+    )
+    same(mysql_pair)
 
 
 def test_a_source_with_gtids_into_a_target_without(mysql_source: Server, mysql_files: Server) -> None:

@@ -8,6 +8,7 @@ from enum import Enum
 from tempfile import TemporaryFile
 from typing import IO
 
+from backups.engine.mysql.cascades import without_cascades
 from backups.engine.mysql.compaction import Changes, Shape, Unfit, split
 from backups.engine.mysql.events import HEADER_SIZE, TABLE_MAP, Event, parse
 from backups.engine.mysql.plain import HEAD
@@ -119,9 +120,8 @@ class Batch:
     def verbatim(self, names: Collection[Name] | None, limit: int) -> Iterator[bytes]:
         """The events of these tables (None: of all) as they were logged, in pieces of at most `limit` bytes unless
         one event (None: one transaction) has more; every piece is whole statements."""
-        if names is None:
-            return pieces(self._log, limit)
-        return pieces((part for raw in self._log for part in self._only(raw, names)), limit)
+        logged = self._log if names is None else (part for raw in self._log for part in self._only(raw, names))
+        return pieces((without_cascades(raw, self.trailer) for raw in logged), limit)
 
     def close(self) -> None:
         self._log.close()

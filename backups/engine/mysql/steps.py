@@ -17,6 +17,7 @@ from typing import IO
 from backups.engine.errors import Corrupt, Gap, Refused
 from backups.engine.mysql import events as ev
 from backups.engine.mysql.batch import Batch, Look, Name
+from backups.engine.mysql.cascades import without_cascades
 from backups.engine.mysql.events import Event, FormatDescription, with_checksum
 from backups.engine.mysql.gtid_events import PREPARED_XA, STANDALONE, gtid, maria_gtid
 from backups.engine.mysql.held import Held, temporary, without_savepoints
@@ -331,7 +332,8 @@ class Steps:
             yield Control(b"START TRANSACTION", self.place)
             self._open = True
         if rows := self._own.take():
-            yield Rows(rows, self.place)
+            assert self._format is not None
+            yield Rows(without_cascades(rows, self._format.trailer), self.place)
 
     def _flush(self) -> Iterator[Step]:
         """The gathered transactions as one."""
