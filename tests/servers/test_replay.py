@@ -255,6 +255,20 @@ def test_cascades_are_applied_once_whoever_logs_them(
     same(pair)
 
 
+def test_a_foreign_key_on_a_key_that_is_not_unique(mysql_pair: Pair) -> None:
+    mysql_pair.run(
+        SCHEMA,
+        USE,
+        "SET restrict_fk_on_non_standard_key = 0",
+        "CREATE TABLE p (id INT PRIMARY KEY, v INT, KEY (v))",
+        "CREATE TABLE c (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES p (v) ON DELETE CASCADE)",
+        "INSERT INTO p VALUES (1, 1), (2, 2)",
+        "INSERT INTO c VALUES (1, 1), (2, 2)",
+        "DELETE FROM p WHERE id = 1",
+    )
+    same(mysql_pair)
+
+
 @pytest.mark.parametrize("largest", [1, steps.GATHER_BYTES])
 def test_children_outlive_a_replace_of_their_parent(
     largest: int, mysql_pair: Pair, monkeypatch: pytest.MonkeyPatch

@@ -53,6 +53,7 @@ _SETTINGS = {
     "max_statement_time": "0",
     "net_read_timeout": "3600",
     "net_write_timeout": "3600",
+    "restrict_fk_on_non_standard_key": "0",
     "sql_generate_invisible_primary_key": "0",
     "sql_safe_updates": "0",
     "system_versioning_alter_history": "KEEP",
