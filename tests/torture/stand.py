@@ -462,7 +462,8 @@ class Play:
     def _again(self, session: int, sessions: dict[int, pymysql.Connection[Any]]) -> None:
         if session in sessions:
             sessions.pop(session).close()
-        sessions[session] = self.stand.source.connect(local_infile=True)
+        # What statements return is not looked at, and may be in any character set.
+        sessions[session] = self.stand.source.connect(local_infile=True, use_unicode=False)
         sessions[session].query("SET SESSION sql_mode = '', lock_wait_timeout = 20, innodb_lock_wait_timeout = 20")
 
     def _undo(self, unit: Unit, sessions: dict[int, pymysql.Connection[Any]]) -> None:
