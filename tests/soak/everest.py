@@ -173,7 +173,7 @@ class Everest:
                 last = record.strip().rpartition("\n")[2]
                 traced = " ERROR everest." in record and "Traceback" in record
                 if traced and not re.search(r"^\s|^(django\.db|sqlite3)\.|OSError: \[Errno 27\]", last):
-                    found.append(f"{path.name}: {record[:100]!r} ... {last}")
+                    found.append(f"{path.name}: {record[:100]!r} ... {record[-1500:]}")
         return found
 
     def request_restore(self, moment: str, **details: Any) -> Restore:

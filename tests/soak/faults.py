@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pymysql
 
@@ -169,7 +170,7 @@ class Faults:
     def clock_stepped(self, seconds: float) -> None:
         """A second machine, whose clock is wrong and then wrong in another way, shares the work."""
         other, clock = self.stand.other, self.stand.data / "clock"
-        clock.write_text(f"{self.random.choice(STEPS):+d}")
+        self._set(clock)
         other.extra = {
             "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -177,10 +178,16 @@ class Faults:
         other.start()
         wait_for(lambda: len(other.tree()) > 8, PATIENCE)
         time.sleep(2 * seconds)
-        clock.write_text(f"{self.random.choice(STEPS):+d}")
+        self._set(clock)
         time.sleep(seconds)
         other.end()
         self.everest.correct_schedule()
+
+    def _set(self, clock: Path) -> None:
+        """At once: who looks at the clock reads the file, and an empty one tells no time."""
+        new = clock.with_suffix(".new")
+        new.write_text(f"{self.random.choice(STEPS):+d}")
+        new.replace(clock)
 
     # The queue
 
