@@ -22,6 +22,7 @@ from backups.engine.mysql.server import (
     Connection,
     Identity,
     ServerConfig,
+    branches,
     connect,
     error_code,
     explain,
@@ -225,7 +226,7 @@ def _durability(identity: Identity) -> Check:
 
 def _branches(connection: Connection) -> Checks:
     try:
-        found = [str(row[3]) for row in rows(connection, "XA RECOVER")]
+        found = branches(connection)
     except pymysql.MySQLError as error:
         if error_code(error) not in (*DENIED, 1401):
             raise

@@ -342,6 +342,20 @@ def value(connection: Connection, sql: str, parameters: Any = None) -> Any:
     return found[0][0] if found else None
 
 
+def branches(connection: Connection) -> list[str]:
+    """Prepared XA branches as XA COMMIT takes them; asked for in digits, as their names need be no text."""
+    if flavour_of(connection) == "mariadb":
+        return [str(row[3]) for row in rows(connection, "XA RECOVER FORMAT='SQL'")]
+    return [_branch(*row) for row in rows(connection, "XA RECOVER CONVERT XID")]
+
+
+def _branch(form: int, first: int, second: int, digits: str) -> str:
+    raw = bytes.fromhex(digits[2:])
+    parts = [raw[:first], raw[first : first + second]] if second or form != 1 else [raw[:first]]
+    names = [f"'{part.decode()}'" if re.fullmatch(rb"[ -&(-~]*", part) else f"X'{part.hex()}'" for part in parts]
+    return ",".join(names if form == 1 else [*names, str(form)])
+
+
 def variables(connection: Connection, names: tuple[str, ...]) -> dict[str, str]:
     """Global settings by name; one that this server does not have is left out."""
     return dict(rows(connection, "SHOW GLOBAL VARIABLES WHERE Variable_name IN %s", (names,)))

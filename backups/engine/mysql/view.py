@@ -20,6 +20,7 @@ from backups.engine.mysql.server import (
     DENIED,
     Connection,
     Identity,
+    branches,
     error_code,
     explain,
     position_now,
@@ -127,15 +128,15 @@ def locked_view(
         if waits is not None:
             try:
                 view = _open(control, readers, reader, schemas, waits)
-                branches = _prepared(control)
-                if not branches:
+                prepared = branches(control)
+                if not prepared:
                     yield view
                     return
             finally:
                 run(control, "UNLOCK TABLES")
             if waits:
                 run(control, "UNLOCK INSTANCE")
-            _wait_for_branches(branches, deadline, watcher)
+            _wait_for_branches(prepared, deadline, watcher)
             _pause(watcher, PAUSE)
         else:
             _pause(watcher, LOCK_PAUSE)
@@ -216,12 +217,8 @@ def _open(
     return View(position, view_us, int((time.monotonic() - started) * 1e6), counters, ids, sequences, waits)
 
 
-def _prepared(control: Connection) -> list[str]:
-    return [str(row[3]) for row in rows(control, "XA RECOVER")]
-
-
-def _wait_for_branches(branches: list[str], deadline: float, watcher: Run) -> None:
-    names = ", ".join(branches)
+def _wait_for_branches(prepared: list[str], deadline: float, watcher: Run) -> None:
+    names = ", ".join(prepared)
     if time.monotonic() > deadline:
         raise Refused(
             f"A prepared XA transaction stays open: {names}.",
