@@ -30,6 +30,16 @@ NEVER = timedelta(seconds=300)  # that a Job may wait for somebody to take it
 ENDS = 240.0  # seconds in which a restore ends, whatever goes wrong
 
 
+# Ends of traces.  A full disk keeps metadata from being written, and cuts records of the log off in mid-trace.
+# libfaketime makes time.sleep() of a constant fail when the clock is set: django-q's own sleeps die of it, too.
+OF_FAULTS = (
+    r"\n\s[^\n]*\Z",
+    r"\n(django\.db|sqlite3)\.[^\n]*\Z",
+    r"OSError: \[Errno 27\][^\n]*\Z",
+    r"sleep\([^\n]*\)\nOSError: \[Errno 22\][^\n]*\Z",
+)
+
+
 class Everest:
     def __init__(self, stand: Stand) -> None:
         self.stand = stand
@@ -163,17 +173,14 @@ class Everest:
         return [f"{job}: {job.error}" for job in wrong]
 
     def unforeseen(self) -> list[str]:
-        """Traces in the workers' logs, but for those of metadata that could not be written: a disk was full.
-
-        A full disk also cuts records of the log off: those end within a trace, and tell nothing.
-        """
+        """Traces in the workers' logs, but for what the faults themselves do."""
         found = []
         for path in sorted(self.stand.data.glob("*.log")):
             for record in re.split(r"^(?=20\d\d-)", path.read_text(errors="replace"), flags=re.M):
-                last = record.strip().rpartition("\n")[2]
-                traced = " ERROR everest." in record and "Traceback" in record
-                if traced and not re.search(r"^\s|^(django\.db|sqlite3)\.|OSError: \[Errno 27\]", last):
-                    found.append(f"{path.name}: {record[:100]!r} ... {record[-1500:]}")
+                trace = record.partition("\nProcess Process-")[0].strip()  # what dies besides is django-q's own
+                traced = " ERROR everest." in trace and "Traceback" in trace
+                if traced and not any(re.search(one, trace) for one in OF_FAULTS):
+                    found.append(f"{path.name}: {trace[:100]!r} ... {trace[-1500:]}")
         return found
 
     def request_restore(self, moment: str, **details: Any) -> Restore:
