@@ -318,6 +318,18 @@ def test_ddl_that_does_not_wait_starts_the_backup_again(
 
 
 @FLAVOURS
+def test_an_event_comes_back_though_its_sql_mode_does_not_parse_what_the_server_prints(
+    flavour: str, request: Any, tmp_path: Path
+) -> None:
+    source, target = pair(request, flavour)
+    event = "CREATE EVENT shop.`e` ON SCHEDULE EVERY 2 HOUR STARTS '2037-01-01' COMMENT ' ON COMPLETION NOT PRESERVE'"
+    script(source, ["CREATE DATABASE shop", "SET sql_mode = 'HIGH_NOT_PRECEDENCE'", f"{event} DO SET @x = 1"])
+    archive = archive_in(tmp_path)
+    put_back(target_config(target, tls="off"), target, archive, back_up(source_config(source, tls="off"), archive))
+    assert compare(dump_all(source.connect()), dump_all(target.connect())) == []
+
+
+@FLAVOURS
 def test_a_prepared_xa_branch_is_waited_for_then_refused_by_name(
     flavour: str, request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

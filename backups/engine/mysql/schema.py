@@ -22,6 +22,11 @@ TEXT_TYPES = ("json", "inet4", "inet6", "uuid")
 COUNTER = re.compile(rb"(\n\) [^\n]*?)AUTO_INCREMENT=(\d+) ?")
 ENGINE = re.compile(rb"(\n\) [^\n]*?ENGINE=\w+)")
 
+# An event's head up to the clause that is the default, and that sql_mode HIGH_NOT_PRECEDENCE does not parse.
+NOT_PRESERVED = re.compile(
+    rb"\A(CREATE DEFINER=`(?:[ -_a-~]|``)*`@`(?:[ -_a-~]|``)*` EVENT `(?:[ -_a-~]|``)*`"
+    rb" ON SCHEDULE (?:(?! ON COMPLETION)[ -_a-~])*) ON COMPLETION NOT PRESERVE"
+)
 DEFINER = re.compile(rb"CREATE [^`]*?DEFINER=(`(?:[^`]|``)*`(?:@`(?:[^`]|``)*`)?)")
 
 LIBRARIES = (  # MySQL's, from 9.2 on
@@ -239,7 +244,8 @@ class Reader:
         client, collation = _text(row[place + 1]), _text(row[place + 2])  # only these: a name need not be UTF-8 here
         mode, database = ("", "") if kind == "VIEW" else (_text(row[1]), _text(row[place + 3]))
         zone = _text(row[2]) if kind == "EVENT" else ""
-        return Program(kind, name, row[place], client, collation, mode, zone, database, columns)
+        definition = NOT_PRESERVED.sub(rb"\1", row[place], count=1) if kind == "EVENT" else row[place]
+        return Program(kind, name, definition, client, collation, mode, zone, database, columns)
 
     def _charset(self, name: str) -> None:
         self._ask(f"SET character_set_results = {name}")
