@@ -14,7 +14,7 @@ from backups import catalog, history, merging, moments, queue, shipping, ticking
 from backups.models import Backup, Database, Job, Restore, Slice
 from storages.models import BackupStorage
 from tests.helpers import compare
-from tests.servers.test_work import add, back_up, content, done, register, restore, sql, storage
+from tests.servers.test_work import add, back_up, content, done, register, restore, shop_of, sql, storage
 
 pytestmark = pytest.mark.django_db(transaction=True)
 __all__ = ["storage"]
@@ -32,12 +32,6 @@ def tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["mysql", "mariadb"])
 def servers(request: Any) -> Any:
     return [request.getfixturevalue(name) for name in SERVERS[request.param]]
-
-
-def shop_of(server: Any, storage: BackupStorage) -> Database:
-    sql(server, "CREATE DATABASE shop", "CREATE TABLE shop.orders (id INT PRIMARY KEY, what VARCHAR(20))")
-    add(server, 1)
-    return register(server, "shop", pitr=True, pitr_storage=storage, pitr_interval=1)
 
 
 @pytest.fixture

@@ -37,11 +37,15 @@ def register(server: Any, name: str, **fields: Any) -> Database:
     return made
 
 
+def shop_of(server: Any, storage: BackupStorage) -> Database:
+    sql(server, "CREATE DATABASE shop", "CREATE TABLE shop.orders (id INT PRIMARY KEY, what VARCHAR(20))")
+    add(server, 1)
+    return register(server, "shop", pitr=True, pitr_storage=storage, pitr_interval=1)
+
+
 @pytest.fixture
 def shop(mysql_source: Any, storage: BackupStorage) -> Database:
-    sql(mysql_source, "CREATE DATABASE shop", "CREATE TABLE shop.orders (id INT PRIMARY KEY, what VARCHAR(20))")
-    add(mysql_source, 1)
-    return register(mysql_source, "shop", pitr=True, pitr_storage=storage, pitr_interval=1)
+    return shop_of(mysql_source, storage)
 
 
 @pytest.fixture
