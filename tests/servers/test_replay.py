@@ -59,6 +59,16 @@ def test_tagged_gtids(mysql_pair: Pair) -> None:
     assert any(":everest:" in identity for identity in mysql_pair.slices.identities)
 
 
+def test_rows_of_another_clock_between_two_statements_of_one_second(pair: Pair) -> None:
+    """BINLOG leaves its session at the time of the row events."""
+    pair.run(SCHEMA, USE, "CREATE TABLE moments (id INT PRIMARY KEY, at DATETIME)", T)
+    before = "SET timestamp = 1700000000, binlog_format = STATEMENT"
+    pair.run(USE, before, "INSERT INTO moments VALUES (1, NOW())")
+    pair.run(USE, "SET timestamp = 2140000000", *ROWS)
+    pair.run(USE, before, "INSERT INTO moments VALUES (2, NOW())")
+    same(pair)
+
+
 def test_partial_json_updates(mysql_pair: Pair) -> None:
     mysql_pair.run(
         SCHEMA,

@@ -261,6 +261,7 @@ class Applier:
     def _dispatch(self, step: Step) -> None:
         if isinstance(step, Rows):
             self._run(binlog(step.raw))
+            self.session.rows_applied()
         elif isinstance(step, Control):
             self._run(step.sql)
         elif isinstance(step, Statement):

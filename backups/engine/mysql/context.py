@@ -174,6 +174,10 @@ class Session:
         """USE has reset what depends on the default schema."""
         self.known["collation_database"] = "DEFAULT"
 
+    def rows_applied(self) -> None:
+        """BINLOG has left the session at the time of its last row event."""
+        self.known.pop("timestamp", None)
+
     def changes(self, wanted: Mapping[str, str]) -> list[tuple[str, str]]:
         found = [(name, value) for name, value in wanted.items() if self.known.get(name) != value]
         self.known.update(found)
