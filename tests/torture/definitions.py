@@ -123,7 +123,7 @@ def drop(world: World) -> list[Step]:
 @feature("create like", definitions=True, repeatable=True)
 def create_like(world: World) -> list[Step]:
     table = world.pick(plain=True)
-    copy = Table(world.schema(), world.name("like"), list(table.columns), table.key)
+    copy = Table(world.schema(), world.name("like"), list(table.columns), table.key, bytes_default=table.bytes_default)
     world.tables.append(copy)
     return [f"CREATE TABLE {copy} LIKE {table}", insert(world, copy)]
 
@@ -132,10 +132,10 @@ def create_like(world: World) -> list[Step]:
 def create_select(world: World) -> list[Step]:
     """MariaDB logs the columns' names in UTF-8, whatever the session's charset: its replicas read them wrongly.
 
-    An ENUM beyond U+FFFF is logged with question marks, by both.
+    An ENUM beyond U+FFFF is logged with question marks, by both; so is a default that is no text, by MariaDB.
     """
     table = world.pick()
-    while any("😀" in one.type for one in table.columns):
+    while any("😀" in one.type for one in table.columns) or (table.bytes_default and world.flavour == "mariadb"):
         table = world.pick()
     copies = named(world, "copy"), named(world, "copy")
     return [

@@ -80,6 +80,7 @@ class Table:
     columns: list[Column] = field(default_factory=list)
     key: bool = True
     transactional: bool = True
+    bytes_default: bool = False
     plain: bool = True  # may be altered, renamed, copied: nothing else hangs on it
 
     def __str__(self) -> str:
@@ -183,17 +184,18 @@ def text(value: str) -> str:
 SESSIONS = 3
 
 
-RARE = 8  # histories to one that has a rare feature
+RARE = 4  # histories to one that has a rare feature
 
 
-def generate(seed: str, flavour: str, extra: int = 60, gtids: bool = True) -> History:
-    """Every feature and context at least once (rare ones seldom), and some more of them, over several sessions."""
-    chance = Random(f"{seed} {flavour}")
+def generate(seed: str, flavour: str, number: int = 0, extra: int = 60, gtids: bool = True) -> History:
+    """Every feature and context at least once (a rare one in every fourth number), some more, over several sessions."""
+    chance = Random(f"{seed}/{number} {flavour}")
     worlds = [World(chance, flavour, number) for number in range(SESSIONS)]
     units = [Unit(world.session, ("schemas",), tuple(prologue(world)), True) for world in worlds]
     known = [one for one in FEATURES.values() if one.only in ("", flavour) and gtids >= one.gtids]
     usual = [one for one in known if not one.rare and not one.last]
-    chosen = usual + chance.choices(usual, k=extra) + [one for one in known if one.rare and not chance.randrange(RARE)]
+    rare = [one for turn, one in enumerate((one for one in known if one.rare), 1) if number % RARE == turn]
+    chosen = usual + chance.choices(usual, k=extra) + rare
     chance.shuffle(chosen)
     deck = _Deck(chance, flavour, gtids)
     for world in worlds:  # something to work on
@@ -204,7 +206,7 @@ def generate(seed: str, flavour: str, extra: int = 60, gtids: bool = True) -> Hi
     cuts = (0.0, *sorted(chance.random() for _ in range(chance.randint(1, 2))), 1.0)
     return History(
         flavour,
-        seed,
+        f"{seed}/{number}",
         tuple(units),
         snapshot=chance.randint(len(units) // 10, len(units) * 6 // 10),
         max_bytes=chance.choice((2_000, 20_000, 1 << 20)),

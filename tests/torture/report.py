@@ -43,7 +43,7 @@ class Report:
     @property
     def missing(self) -> list[str]:
         """Features never compared; of rare ones only where there was time for some."""
-        rare = {name for name, one in FEATURES.items() if one.rare} if self.rounds < 3 * RARE else set()
+        rare = {name for name, one in FEATURES.items() if one.rare} if self.rounds < 2 * RARE else set()
         return [name for name in self.names if name not in rare and not any(self.told[name, one] for one in PHASES)]
 
     @property

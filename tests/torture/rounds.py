@@ -35,7 +35,7 @@ def rounds(
     """
     with Stand(installation, folder, variant) as stand:
         for number in range(first, first + most):
-            history = generate(f"{seed}/{number}", installation.flavour, gtids=variant.gtids)
+            history = generate(seed, installation.flavour, number, gtids=variant.gtids)
             told = f"{installation.flavour} seed {seed} round {number}, {variant.name}: {len(history.units)} units"
             print(told, flush=True)
             try:

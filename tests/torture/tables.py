@@ -219,7 +219,9 @@ def invisible(world: World) -> list[Step]:
 @feature("table with default expressions", repeatable=True)
 def defaults(world: World) -> list[Step]:
     more = ("d INT DEFAULT (1 + 2)", "b VARBINARY(4) DEFAULT X'FF00FE'", "e VARCHAR(9) DEFAULT 'it''s'")
-    return make(world, *more, columns=columns(world, 1))
+    steps = make(world, *more, columns=columns(world, 1))
+    world.tables[-1].bytes_default = True
+    return steps
 
 
 @feature("table with a check", repeatable=True)
