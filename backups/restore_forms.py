@@ -1,5 +1,7 @@
 """The restore wizard's fields."""
 
+from contextlib import suppress
+
 from django import forms
 from django.core.exceptions import ValidationError
 from django.forms.utils import flatatt
@@ -13,6 +15,7 @@ from everest.people import May
 from everest.templatetags.show import exact, typed
 
 CHECK = forms.CheckboxInput(attrs={"class": "form-check-input", "form": "start"})  # they stand above that form
+MOST = 200  # backups to choose from
 ORDER = [Restore.LATEST, Restore.TIME, Restore.BACKUP, Restore.GTID, Restore.BEFORE]
 
 
@@ -61,10 +64,8 @@ class MomentForm(forms.Form):
     def __init__(self, *args, source, ranges, user, **kwargs):
         super().__init__(*args, **kwargs)
         self.source, self.ranges = source, ranges
-        taken = source.backups.filter(state=Backup.SUCCEEDED)
-        self.fields["backup"].queryset = taken
-        shown = taken.values_list("pk", "name", "view_at")
-        self.fields["backup"].choices = [(pk, f"{name}, consistent at {exact(at)}") for pk, name, at in shown]
+        self.fields["backup"].queryset = source.backups.filter(state=Backup.SUCCEEDED)
+        self.fields["backup"].choices = self.backup_choices()
         targets = Database.objects.only("name", "host", "port")
         if not May(user).administer:
             targets = targets.exclude(pk=source.pk)
@@ -75,6 +76,18 @@ class MomentForm(forms.Form):
             if name != "moment":
                 field.widget.attrs["class"] = kind
         self.initial.setdefault("target", targets.exclude(pk=source.pk).first())
+
+    def backup_choices(self):
+        """The newest, and an older one that a link or a person chose already."""
+        field = self.fields["backup"]
+        newest = field.queryset.only("database", "name", "view_at").order_by("-view_at")[:MOST]
+        shown = {one.pk: one for one in newest}
+        if len(shown) == MOST:
+            field.help_text = f"The newest {MOST}. An older one has Restore in its menu under Backups."
+        with suppress(ValidationError):  # the field itself refuses what is no backup
+            if chosen := field.clean(self["backup"].value()):
+                shown.setdefault(chosen.pk, chosen)
+        return [(one.pk, f"{one.name}, consistent at {exact(one.view_at)}") for one in shown.values()]
 
     def target_label(self, database):
         place = f"{database.name} ({database.host}:{database.port})"

@@ -1,7 +1,5 @@
 """Sign-in, preferences, events and health: pages that belong to no single app."""
 
-import zoneinfo
-
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import PasswordChangeView
@@ -50,7 +48,7 @@ def preferences(request):
         note(request, "changed preferences", f"user {request.user}", ", ".join(form.changed_data))
         messages.success(request, "Saved.")
         return redirect("preferences")
-    return render(request, "everest/preferences.html", {"form": form, "zones": sorted(zoneinfo.available_timezones())})
+    return render(request, "everest/preferences.html", {"form": form})
 
 
 @needs(VIEWER)

@@ -1,7 +1,5 @@
 """Schedules: add, edit, pause, delete, and the live sentence."""
 
-import zoneinfo
-
 from django.contrib import messages
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
@@ -44,11 +42,7 @@ def save(request, form, context, action):
         for sentence in warnings(schedule):
             messages.warning(request, sentence)
         return redirect("backups", schedule.database_id)
-    more = {
-        "form": form,
-        "zones": sorted(zoneinfo.available_timezones()),
-        "any_storage": BackupStorage.objects.exists(),
-    }
+    more = {"form": form, "any_storage": BackupStorage.objects.exists()}
     return render(request, "backups/schedule_form.html", {**context, **more})
 
 

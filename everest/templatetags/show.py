@@ -8,7 +8,9 @@ from django import template
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+
+from everest.forms import zone_names
 
 register = template.Library()
 
@@ -41,6 +43,14 @@ STATES = {
 @cache
 def icon(name):
     return format_html('<svg class="icon" aria-hidden="true"><use href="{}#{}"></use></svg>', static("icons.svg"), name)
+
+
+@register.simple_tag
+@cache
+def zones():
+    """What a ZoneField suggests."""
+    options = format_html_join("", '<option value="{}">', ([name] for name in zone_names()))
+    return format_html('<datalist id="zones">{}</datalist>', options)
 
 
 @register.simple_tag

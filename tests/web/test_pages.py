@@ -179,6 +179,20 @@ def test_the_wizard_shows_ranges_and_keeps_what_a_link_asked_for(world, admin):
     assert 'data-pick="id_time"' in page
 
 
+def test_the_wizard_offers_the_newest_backups_and_an_older_one_that_was_chosen(world, admin, monkeypatch):
+    monkeypatch.setattr("backups.restore_forms.MOST", 1)
+    *_, oldest = names = [one.name for one in world.source.backups.filter(state="succeeded").order_by("-view_at")]
+    url = reverse("restore-wizard", args=[world.source.pk])
+
+    def offered(**asked):
+        form = admin.get(url, asked).context["form"]
+        assert "An older one has Restore" in str(form["backup"].help_text)
+        return [label.partition(",")[0] for _, label in form["backup"].field.choices]
+
+    assert offered() == offered(backup="no backup") == names[:1] != [oldest]
+    assert offered(backup=world.source.backups.get(name=oldest).pk) == [names[0], oldest]
+
+
 def test_a_running_restore_names_its_steps_and_the_one_it_is_at(world, admin):
     Job.objects.filter(pk=world.restore_job.pk).update(progress={"step": "load", "done": 1, "total": 2, "unit": "rows"})
     page = admin.get(reverse("restore", args=[world.restores["running"].pk])).content.decode()
