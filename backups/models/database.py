@@ -23,8 +23,8 @@ from storages.models import BackupStorage
 
 def unmended():
     """Timelines that ended in a gap which no later backup has mended yet."""
-    later = Backup.objects.filter(
-        database=OuterRef("database"), timeline__number__gt=OuterRef("number"), state=Backup.SUCCEEDED
+    later = Timeline.objects.filter(
+        database=OuterRef("database"), number__gt=OuterRef("number"), backups__state=Backup.SUCCEEDED
     )
     return Timeline.objects.filter(~Exists(later), end_reason__in=[Timeline.GAP, Timeline.FORK])
 
