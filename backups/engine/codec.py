@@ -14,6 +14,7 @@ import hashlib
 import json
 from typing import Any
 
+import orjson
 import zstandard
 
 from backups.engine.crypt import Keys, opened, sealed
@@ -92,7 +93,10 @@ def _decode(body: bytes, codec: str, name: str) -> Any:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        return orjson.dumps(value)  # an index has some numbers of each transaction: json takes ten times as long
+    except TypeError:  # numbers beyond 64 bits, text that is no Unicode
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _corrupt(name: str, why: str) -> Corrupt:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, islice
+from operator import attrgetter
 from typing import Any
 
 from backups.engine.errors import Corrupt
@@ -84,16 +85,17 @@ def _columns(transactions: Sequence[Transaction]) -> dict[str, Any]:
 def _change_columns(all_changes: Sequence[tuple[Change, ...]]) -> tuple[list[tuple[str, str]], list[list[int]]]:
     """The tables, and each change's table, inserts, updates and deletes."""
     tables: dict[tuple[str, str], int] = {}
-    known: dict[int, list[tuple[int, ...]]] = {}  # by identity: capture gives equal transactions the same changes
-    columns: list[list[int]] = [[], [], [], []]
-    for changes in all_changes:
-        rows = known.get(id(changes))
-        if rows is None:
-            place = [tables.setdefault((change.schema, change.table), len(tables)) for change in changes]
-            counts = ((change.inserts, change.updates, change.deletes) for change in changes)
-            rows = known[id(changes)] = [tuple(place), *zip(*counts, strict=True)]
-        for column, values in zip(columns, rows, strict=False):
-            column += values
+    different = {id(changes): changes for changes in all_changes}  # capture gives equal transactions the same changes
+    for changes in different.values():
+        for change in changes:
+            tables.setdefault((change.schema, change.table), len(tables))
+    columns = []
+    for value in (
+        lambda change: tables[change.schema, change.table],
+        attrgetter("inserts"), attrgetter("updates"), attrgetter("deletes"),
+    ):  # fmt: skip
+        known = {key: tuple(map(value, changes)) for key, changes in different.items()}
+        columns.append(list(chain.from_iterable(map(known.__getitem__, map(id, all_changes)))))
     return list(tables), columns
 
 
@@ -152,8 +154,11 @@ def _identities(texts: list[str]) -> list[list[Any]]:
     last: dict[str, int] = {}
     places: list[int] = []
     numbers: list[int | None] = []
+    prefix = ""
     for text in texts:
-        prefix, digits = _split(text)
+        digits = text.removeprefix(prefix)
+        if not (prefix and digits != text and _plain_number(digits)):
+            prefix, digits = _split(text)
         places.append(prefixes.setdefault(prefix, len(prefixes)))
         if not digits:
             numbers.append(None)
@@ -164,11 +169,15 @@ def _identities(texts: list[str]) -> list[list[Any]]:
     return [list(prefixes), places, numbers]
 
 
+def _plain_number(digits: str) -> bool:
+    return digits.isdigit() and digits.isascii() and digits[0] != "0" and len(digits) <= 18
+
+
 def _split(text: str) -> tuple[str, str]:
     """An identity's prefix and number; no number where it does not end in one."""
     prefix = text.rstrip("0123456789")
     digits = text[len(prefix) :]
-    if digits and (digits[0] != "0" or digits == "0") and len(digits) <= 18:
+    if _plain_number(digits):
         return prefix, digits
     match = _identity(text)
     return (match[1], match[2]) if match else (text, "")
