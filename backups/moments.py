@@ -37,7 +37,9 @@ def resolve(restore: Restore) -> tuple[Moment, Plan]:
     source = restore.source
     spans = source.ranges_of(restore.timeline) if restore.timeline else source.ranges()
     if not spans and restore.timeline:
-        raise NotCovered(f"Nothing of {restore.timeline} is restorable: it has no backup.", next_step="Choose another moment.")
+        raise NotCovered(
+            f"Nothing of {restore.timeline} is restorable: it has no backup.", next_step="Choose another moment."
+        )
     if not spans:
         raise NotCovered(f"Nothing of {source} is restorable yet.", next_step="Take a backup.")
     if restore.moment == Restore.BACKUP and restore.backup is None:
