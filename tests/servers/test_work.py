@@ -140,6 +140,13 @@ def test_a_backup_that_was_deleted_before_its_restore_was_planned_is_refused(sho
     assert "was deleted meanwhile" in queue.run_job_now(row.job).error
 
 
+def test_a_timeline_whose_backups_are_gone_is_refused_by_its_name(shop, other):
+    timeline = back_up(shop).timeline
+    row = Restore.request(shop, other, "latest", timeline=timeline)
+    timeline.backups.all().delete()
+    assert f"Nothing of {timeline} is restorable: it has no backup." in queue.run_job_now(row.job).error
+
+
 def test_a_moment_out_of_range_is_refused_with_the_range(shop, other, mysql_source):
     back_up(shop)
     row = Restore.request(shop, other, "time", "ann", moment_us=to_us(timezone.now()) + 3_600_000_000)
