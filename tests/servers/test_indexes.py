@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from backups.engine.errors import Refused, Stopped
 from backups.engine.mysql import indexes
+from backups.engine.mysql.server import connect
 from everest.demo.servers import Server
 from tests.helpers import compare, dump_all, source_config, target_config, wait_for
 from tests.servers.backups import Told, archive_in, back_up, put_back, script
@@ -117,7 +119,7 @@ def test_a_stop_ends_what_the_server_is_building(flavour: str, request: Any) -> 
     def stop() -> None:
         raise Stopped("stop")
 
-    with target.connect() as connection:
+    with closing(connect(config)) as connection:
         with pytest.raises(Stopped):
             indexes._patiently(config, connection, "DO SLEEP(60)", stop)
         wait_for(lambda: connection.thread_id() not in sessions(target))

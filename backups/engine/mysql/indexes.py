@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from select import select
 
 import pymysql
 from pymysql.constants import COMMAND
 
-from backups.engine.errors import Refused
+from backups.engine.errors import EngineError, Refused
+from backups.engine.mysql.line import Silent
 from backups.engine.mysql.server import Connection, ServerConfig, connect, quote, rows, version_of
 
 BIG = 50_000  # rows from which on building an index at once is worth the changes of definition
@@ -135,11 +137,13 @@ def _patiently(config: ServerConfig, connection: Connection, sql: str, poll: Cal
     connection._execute_command(COMMAND.COM_QUERY, sql)
     try:
         while not select([connection._sock], [], [], POLL_SECONDS)[0]:
+            connection._sock.waited()
             poll()
+    except Silent:
+        raise
     except BaseException:
-        other = connect(config)
-        other.query(f"KILL {connection.thread_id()}")
-        other.close()
+        with suppress(EngineError, pymysql.MySQLError), closing(connect(config)) as other:  # it may be over
+            other.query(f"KILL {connection.thread_id()}")
         raise
     connection._read_query_result()
 

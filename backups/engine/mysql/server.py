@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import ssl
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import pymysql
 from pymysql.constants import CR, ER
 
 from backups.engine.errors import EngineError, Refused, Transient
+from backups.engine.mysql import line
+from backups.engine.mysql.unreachable import Unanswered, cannot_connect
+from backups.engine.mysql.unreachable import error_code as error_code
+from backups.engine.mysql.unreachable import error_text as error_text
 from backups.engine.types import Position
 
 Connection: TypeAlias = "pymysql.Connection[Any]"
 
 OLDEST = {"mysql": (8, 0), "mariadb": (10, 6)}
 NAMES = {"mysql": "MySQL", "mariadb": "MariaDB"}
+ANSWER = 30.0  # seconds that a server has to say that it is there
 SYSTEM_SCHEMAS = ("information_schema", "mysql", "performance_schema", "sys", "ndbinfo")
 
 # Kept in the manifest and compared with a target; each exists on one flavour at least.
@@ -86,7 +91,8 @@ def quote(name: str) -> str:
 def connect(config: ServerConfig, *, timeout: float = 10, **options: Any) -> Connection:
     """A session with utf8mb4, autocommit and an empty sql_mode; `options` go to pymysql.connect.
 
-    timeout: seconds for the connection and the sign-in; afterwards `read_timeout` counts (default: none).
+    timeout: seconds for the connection and the sign-in; afterwards `read_timeout` counts.  Without one the session
+    waits for as long as the server answers others, which it is asked after `line.SILENCE`.
     Raises Refused where a setting must change, Transient where trying again may help.
     """
     read_timeout = options.pop("read_timeout", None)
@@ -103,18 +109,22 @@ def connect(config: ServerConfig, *, timeout: float = 10, **options: Any) -> Con
             **settings,
         )
     except (pymysql.MySQLError, OSError, UnicodeError) as error:
-        raise _cannot_connect(config, error) from error
-    connection._read_timeout = read_timeout
-    _keep_alive(connection._sock)
+        raise cannot_connect(config, error) from error
+    line.keep_alive(connection._sock)
+    if read_timeout is None:
+        line.watch(connection, partial(_answers, config))
+    else:
+        connection._read_timeout = connection._write_timeout = read_timeout
     return connection
 
 
-def _keep_alive(sock: socket.socket) -> None:
-    """A peer that vanished is noticed after about two minutes, though reads have no time limit."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
-        if sock.family != socket.AF_UNIX and hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+def _answers(config: ServerConfig) -> bool:
+    """Whether the server lets in a new session, or at least says that it does not."""
+    try:
+        connect(config, timeout=ANSWER, read_timeout=ANSWER).close()
+    except EngineError as error:
+        return not isinstance(error, Unanswered)
+    return True
 
 
 def _tls(config: ServerConfig) -> dict[str, Any]:
@@ -150,104 +160,6 @@ def _load_client_certificate(context: ssl.SSLContext, config: ServerConfig) -> N
         context.load_cert_chain(path, password="")
 
 
-def _cannot_connect(config: ServerConfig, error: Exception) -> EngineError:
-    cause = getattr(error, "original_exception", error)
-    for kind, explain in _NETWORK:
-        if isinstance(cause, kind):
-            return explain(config, cause)
-    return _sign_in_failed(config, error)
-
-
-def _unknown_host(config: ServerConfig, error: Any) -> EngineError:
-    return Refused(
-        f"The host name {config.host} is not known.",
-        next_step="Check its spelling, and that this machine's name server knows it.",
-    )
-
-
-def _port_refused(config: ServerConfig, error: Any) -> EngineError:
-    return Transient(
-        f"Nothing answers at {config.address}: the connection was refused.",
-        next_step="Check the port, that the server runs, and that its bind_address lets this machine in.",
-    )
-
-
-def _no_answer(config: ServerConfig, error: Any) -> EngineError:
-    return Transient(
-        f"{config.address} did not answer in time.",
-        next_step="Check host and port, and that no firewall stands between this machine and the server.",
-    )
-
-
-def _untrusted(config: ServerConfig, error: Any) -> EngineError:
-    reason = getattr(error, "verify_message", "") or str(error)
-    return Refused(
-        f"The certificate of {config.address} is not trusted: {reason}.",
-        meaning="Nothing was sent to it.",
-        next_step="Give the CA certificate that signed it, and as host a name that the certificate holds; "
-        "or choose TLS 'required' to encrypt without checking whom Everest speaks to.",
-    )
-
-
-def _tls_failed(config: ServerConfig, error: Any) -> EngineError:
-    reason = getattr(error, "reason", "") or str(error)
-    return Refused(
-        f"TLS with {config.address} failed: {reason}.",
-        next_step="The server must speak TLS 1.2 or newer, and accept the client certificate where one is given.",
-    )
-
-
-def _network(config: ServerConfig, error: Any) -> EngineError:
-    return Transient(f"{config.address} cannot be reached: {error}.", next_step="Check the network, host and port.")
-
-
-_NETWORK: tuple[tuple[type[Exception], Callable[[ServerConfig, Any], EngineError]], ...] = (
-    (socket.gaierror, _unknown_host),
-    (ConnectionRefusedError, _port_refused),
-    (TimeoutError, _no_answer),
-    (ssl.SSLCertVerificationError, _untrusted),
-    (ssl.SSLError, _tls_failed),
-    (OSError, _network),
-)
-
-
-def _sign_in_failed(config: ServerConfig, error: Exception) -> EngineError:
-    code, text = error_code(error), error_text(error)
-    if code in (ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, 1698):
-        return Refused(
-            f"{config.address} does not accept user {config.user} with this password.",
-            next_step="Check user and password, and that the account exists for the host Everest connects from.",
-        )
-    if code in (1130, 1862, 1820, 3118, 4151):
-        return Refused(f"{config.address} does not let user {config.user} in: {text}.")
-    if code in (3159, 3170):
-        return Refused(
-            f"{config.address} lets user {config.user} in over TLS only.",
-            next_step="Set TLS to 'required' or 'verify'.",
-        )
-    if code == CR.CR_SSL_CONNECTION_ERROR:
-        return Refused(
-            f"{config.address} does not offer TLS.",
-            next_step="Give the server a certificate (ssl_cert, ssl_key), or set TLS to 'off' on a network you trust.",
-        )
-    if code in (CR.CR_SERVER_LOST, CR.CR_SERVER_GONE_ERROR):
-        if "timed out" in text:
-            return _no_answer(config, error)
-        return Transient(
-            f"{config.address} ended the connection before signing in.",
-            next_step="Check that this is the port of a MySQL or MariaDB server, and that it is not just starting.",
-        )
-    return Transient(f"{config.address} did not let Everest in: {text}.")
-
-
-def error_code(error: Exception) -> int:
-    return error.args[0] if error.args and isinstance(error.args[0], int) else 0
-
-
-def error_text(error: Exception) -> str:
-    return str(error.args[1] if len(error.args) > 1 else error).rstrip(".")
-
-
 BROKEN = (CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, ER.SERVER_SHUTDOWN, 1077, 1080, 1317, 1927, 0)
 BUSY = (ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.CON_COUNT_ERROR, 1041, 1203, 3024, 1969)
 DENIED = (1044, 1045, 1142, 1143, 1227, 1370, 1401, 1419, 1698, 3619)
@@ -258,6 +170,12 @@ def explain(error: Exception, doing: str) -> EngineError:
     code, text = error_code(error), error_text(error)
     if isinstance(error, EngineError):
         return error
+    if isinstance(error, line.Silent):
+        return Transient(
+            f"{doing} failed: the server hangs, {text}.",
+            meaning="What it was doing then is given up.",
+            next_step="See whether its process stands still, its disk is full or stuck, or a firewall lies between.",
+        )
     if code in BROKEN or isinstance(error, OSError):
         return Transient(f"{doing} failed: the connection to the server broke ({text or 'closed'}).")
     if code in BUSY:

@@ -133,7 +133,8 @@ def locked_view(
                     yield view
                     return
             finally:
-                run(control, "UNLOCK TABLES")
+                if control.open:
+                    run(control, "UNLOCK TABLES")
             if waits:
                 run(control, "UNLOCK INSTANCE")
             _wait_for_branches(prepared, deadline, watcher)
@@ -153,6 +154,8 @@ def _locked(
     try:
         return _lock(control, identity, schemas, watcher)
     except pymysql.MySQLError as error:
+        if not control.open:
+            raise
         # MySQL keeps the global lock of a FLUSH TABLES that gave up waiting for a table: without this, writers hang.
         run(control, "UNLOCK TABLES")
         if identity.flavour == "mysql":
