@@ -15,6 +15,7 @@ import pymysql
 
 from everest.demo.compare import Ask
 from tests.bench import peers, product, workloads
+from tests.bench.growth import growth
 from tests.bench.measures import Failed, Step
 from tests.bench.planning import planning
 from tests.bench.stand import Stand
@@ -134,5 +135,6 @@ ROWS: dict[str, Callable[[Stand], Iterator[Row]]] = {
     "planning": planning,
     "pages": pages,
     "hundred": hundred,
+    "growth": growth,
     "memory": memory,
 }
