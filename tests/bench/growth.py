@@ -1,0 +1,64 @@
+"""What ten times as much costs: how many times the CPU time, of Everest and of the servers it uses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from backups.engine import mysql
+from backups.engine.plan import plan
+from backups.engine.types import BackupPoint
+from tests.bench import product, workloads
+from tests.bench.planning import BEGIN_US, point, position
+from tests.bench.sizes import Size
+from tests.bench.stand import Stand
+from tests.bench.table import Limit, Row
+
+MANY = next(workload for workload in workloads.WORKLOADS if workload.name == "many")
+SLICES = 1_000_000
+
+
+def growth(stand: Stand) -> Iterator[Row]:
+    size = stand.size
+    for what, name, work in (
+        ("tables, snapshot", "tables", lambda size: _snapshot(stand, size, MANY.prepare)),
+        ("rows, snapshot", "rows", lambda size: _snapshot(stand, size, workloads.prepare_oltp)),
+        ("transactions, shipping", "transactions", lambda size: _shipped(stand, size)),
+    ):
+        largest = getattr(size, name)
+        yield _line(what, largest, [work(replace(size, **{name: count})) for count in (largest // 10, largest)])
+    yield _line("slices, planning", SLICES, [_planned(count) for count in (SLICES // 10, SLICES)])
+
+
+def _line(what: str, largest: int, cost: list[float]) -> Limit:
+    note = f"{cost[0]:.2f} and {cost[1]:.2f} CPU s; {largest // 10:,} and {largest:,}"
+    return Limit(f"ten times the {what}", cost[1] / cost[0], "times the CPU", 10, note)
+
+
+def _snapshot(stand: Stand, size: Size, prepare: Callable[..., None]) -> float:
+    config = stand.fresh_source()
+    prepare(stand.source, size)
+    return _cost(stand, product.snapshot, config, stand.place())
+
+
+def _shipped(stand: Stand, size: Size) -> float:
+    config = stand.fresh_source()
+    MANY.prepare(stand.source, size)
+    start = stand.new_log_file()
+    MANY.run(stand.source, size)
+    return _cost(stand, product.shipped, config, start, stand.place())
+
+
+def _cost(stand: Stand, *work: object) -> float:
+    step = stand.measured(*work)
+    return step.cpu + sum(step.servers.values())
+
+
+def _planned(count: int) -> float:
+    """None of them merged."""
+    points = [point(number) for number in range(count)]
+    backup = BackupPoint("backup", "timeline", position(0), BEGIN_US)
+    start = time.process_time()
+    plan([backup], points, position(count), mysql.at_or_before)
+    return time.process_time() - start
