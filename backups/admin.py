@@ -73,6 +73,9 @@ class JobAdmin(Shown):
     list_select_related = ["database"]
     actions = ["retry", "cancel", "release_lease"]
 
+    def get_queryset(self, request):
+        return super().get_queryset(request).defer("log", "result", "arguments")  # long, and not in the list
+
     def get_exclude(self, request, obj=None):
         """Lists and rows that a person looked at are data of a database."""
         return ["result", "arguments"] if obj and obj.kind in Job.LOOKS else None

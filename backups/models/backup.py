@@ -59,6 +59,7 @@ class Backup(models.Model):
         ordering = ["-created_at"]
         constraints = [models.UniqueConstraint(fields=["database", "name"], name="backup_names_differ")]
         indexes = [
+            models.Index(fields=["created_at"]),
             models.Index(fields=["database", "created_at"]),
             models.Index(fields=["database", "state", "view_at"]),
             models.Index(fields=["timeline", "state", "view_at"]),
@@ -210,7 +211,7 @@ class Slice(models.Model):
     class Meta:
         ordering = ["timeline_id", "level", "sequence"]
         constraints = [models.UniqueConstraint(fields=["timeline", "level", "sequence"], name="one_slice_a_sequence")]
-        indexes = [models.Index(fields=["timeline", "level", "last_us"])]
+        indexes = [models.Index(fields=["timeline", "level", "last_us", "size"])]
 
     def __str__(self):
         return self.key

@@ -81,7 +81,7 @@ class Job(models.Model):
 
     class Meta:
         ordering = ["-created_at", "-id"]
-        indexes = [models.Index(fields=["state", "queue"])]
+        indexes = [models.Index(fields=["state", "queue"]), models.Index(fields=["database", "state"])]
 
     def __str__(self):
         return f"{self.get_kind_display()} {self.pk}"

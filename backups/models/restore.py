@@ -71,6 +71,7 @@ class Restore(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
+        indexes = [models.Index(fields=["source", "created_at"])]
 
     def __str__(self):
         return f"restore {self.pk} of {self.source} into {self.target}"

@@ -47,5 +47,5 @@ def every() -> dict[str, str]:
     found |= {f"admin: one {name}": reverse(f"admin:backups_{name}_change", args=[things[name].pk])
               for name in ("database", "backup", "job", "restore", "schedule")}  # fmt: skip
     found["admin: event"] = reverse("admin:everest_event_changelist")
-    found["admin: slice, searched"] = reverse("admin:backups_slice_changelist") + "?q=database-00500"
+    found["admin: slice, searched"] = reverse("admin:backups_slice_changelist") + f"?q={database.name}"
     return found
