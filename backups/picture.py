@@ -69,7 +69,7 @@ class Picture:
 def draw(database, ranges, since=None):
     """The picture from `since` (None: the first thing there is) until now; None where there is nothing to draw."""
     taken = database.backups.filter(state=Backup.SUCCEEDED, view_at__isnull=False).order_by("-view_at")
-    backups = list(taken.only("database", "name", "view_at")[:MOST])
+    backups = list(taken.values_list("pk", "name", "view_at", named=True)[:MOST])
     starts = [one.first for one in ranges] + [one.view_at for one in backups]
     if not starts:
         return None

@@ -66,11 +66,12 @@ class MomentForm(forms.Form):
         self.source, self.ranges = source, ranges
         self.fields["backup"].queryset = source.backups.filter(state=Backup.SUCCEEDED)
         self.fields["backup"].choices = self.backup_choices()
-        targets = Database.objects.only("name", "host", "port")
+        targets = Database.objects.all()
         if not May(user).administer:
             targets = targets.exclude(pk=source.pk)
         self.fields["target"].queryset = targets
-        self.fields["target"].label_from_instance = self.target_label
+        shown = targets.values_list("pk", "name", "host", "port", named=True)
+        self.fields["target"].choices = [(one.pk, self.target_label(one)) for one in shown]
         for name, field in self.fields.items():
             kind = "form-select" if isinstance(field.widget, forms.Select) else "form-control"
             if name != "moment":
@@ -80,7 +81,7 @@ class MomentForm(forms.Form):
     def backup_choices(self):
         """The newest, and an older one that a link or a person chose already."""
         field = self.fields["backup"]
-        newest = field.queryset.only("database", "name", "view_at").order_by("-view_at")[:MOST]
+        newest = field.queryset.order_by("-view_at").values_list("pk", "name", "view_at", named=True)[:MOST]
         shown = {one.pk: one for one in newest}
         if len(shown) == MOST:
             field.help_text = f"The newest {MOST}. An older one has Restore in its menu under Backups."

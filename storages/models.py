@@ -114,28 +114,39 @@ class BackupStorage(models.Model):
 def users(storages) -> dict[int, dict[str, list[str]]]:
     """As `used_by`, of several storages in as many queries.
 
-    storages knows nothing of backups, so it follows whatever relations point here.  What belongs to a timeline
-    alone is told by the timeline: those rows come by the million.
+    storages knows nothing of backups, so it follows whatever relations point here.
     """
     found: dict[int, dict[str, set[str]]] = {storage.pk: {} for storage in storages}
-    for relation in BackupStorage._meta.related_objects:
-        if has_field(relation.related_model, "timeline") and not has_field(relation.related_model, "database"):
-            continue
-        for storage, name, kind in uses(relation, list(found)):
-            found[storage].setdefault(name, set()).add(kind)
+    used = [one for relation in BackupStorage._meta.related_objects for one in uses(relation, list(found))]
+    names = names_of({owner for _, owner, _ in used})
+    for storage, owner, kind in used:
+        found[storage].setdefault(names[owner], set()).add(kind)
     return {pk: {name: sorted(kinds) for name, kinds in sorted(of.items())} for pk, of in found.items()}
 
 
 def uses(relation, storages):
-    """(storage, owner's name, kind of use) of each owner of rows that point to storages by this relation."""
+    """(storage, (owner's model, its key), kind of use) of all whose rows point to storages by this relation.
+
+    What belongs to a timeline alone is told by the timeline: those rows come by the million.
+    """
     model, here = relation.related_model, relation.field.name
     owned = has_field(model, "database")
+    if has_field(model, "timeline") and not owned:
+        return []
     rows = model.objects.filter(**{f"{here}__in": storages}).order_by()
-    pairs = list(rows.values_list(here, "database" if owned else "pk").distinct())
     owner = model._meta.get_field("database").related_model if owned else model
-    names = dict(owner.objects.filter(pk__in={pk for _, pk in pairs}).values_list("pk", "name"))
-    kind = model._meta.verbose_name_plural if owned else relation.field.verbose_name
-    return [(storage, names[pk], str(kind)) for storage, pk in pairs]
+    kind = str(model._meta.verbose_name_plural if owned else relation.field.verbose_name)
+    pairs = rows.values_list(here, "database" if owned else "pk").distinct()
+    return [(storage, (owner, key), kind) for storage, key in pairs]
+
+
+def names_of(owners):
+    """{(model, key): name} in one query for each model."""
+    keys = {}
+    for model, key in owners:
+        keys.setdefault(model, []).append(key)
+    rows = {model: model.objects.filter(pk__in=of).order_by().values_list("pk", "name") for model, of in keys.items()}
+    return {(model, key): name for model, named in rows.items() for key, name in named}
 
 
 def has_field(model, name) -> bool:
