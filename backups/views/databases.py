@@ -6,12 +6,13 @@ from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db.models import Case, Count, Exists, OuterRef, Q, Subquery, When
+from django.db.models.functions import Coalesce
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from backups.forms import DatabaseForm, HoursForm, PitrForm
-from backups.models import Backup, Database, Job, Slice
+from backups.models import Backup, Database, Job, Schedule, Slice
 from backups.models.database import troubled
 from backups.picture import draw
 from everest.forms import TypedNameForm, posted
@@ -36,9 +37,10 @@ def databases_part(request):
 def matching(request):
     words, state = request.GET.get("q", "").strip(), request.GET.get("status", "")
     newest = Backup.objects.filter(database=OuterRef("pk"), state=Backup.SUCCEEDED).order_by("-view_at")
+    active = Schedule.objects.filter(database=OuterRef("pk"), active=True).order_by().values("database")
     found = Database.objects.annotate(
         last_backup=Subquery(newest.values("view_at")[:1]),
-        active_schedules=Count("schedules", filter=Q(schedules__active=True)),
+        active_schedules=Coalesce(Subquery(active.annotate(count=Count("pk")).values("count")), 0),
     )
     # Trouble first: it must not hide on a later page.
     found = found.order_by(Case(When(troubled(), then=0), default=1), "name")

@@ -110,6 +110,12 @@ def test_a_gap_that_a_later_backup_has_mended_is_drawn_but_not_shouted(world, ad
     assert "There is a gap" not in page and 'class="gap"' in page
 
 
+def test_the_list_counts_the_schedules_that_are_active(world, admin):
+    story.schedule(world.source, world.storage, name="paused", active=False)
+    page = admin.get(reverse("databases")).context["page"]
+    assert {one.name: one.active_schedules for one in page} == {"shop": 1, "staging": 0}
+
+
 @pytest.mark.parametrize("trouble", [{"status": "down"}, {"ship_error": "The storage does not answer."}])
 def test_databases_in_trouble_come_first(trouble, db, admin):
     names = ["a", "b", "c"]
