@@ -42,17 +42,13 @@ def main() -> int:
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict]:
     """{page: status, queries, p95_ms of CPU (queries included: SQLite works in the same thread), bytes}."""
-    os.environ |= {"EVEREST_DATA": str(folder), "DJANGO_SETTINGS_MODULE": "everest.settings", "EVEREST_HTTPS": "0"}
-    import django
-
-    django.setup()
+    os.environ |= {"EVEREST_DATA": str(folder), "EVEREST_HTTPS": "0", "EVEREST_HOSTS": "testserver"}
     from django.core.management import call_command
-    from django.test.utils import setup_test_environment
 
+    import everest.wsgi  # noqa: F401  as gunicorn loads it; templates do not copy their contexts as in tests
     from backups.models import Database, WorkerState
     from tests.scale import addresses, rows
 
-    setup_test_environment()
     call_command("migrate", verbosity=0)
     if not Database.objects.exists():
         began = time.perf_counter()
