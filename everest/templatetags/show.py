@@ -71,14 +71,16 @@ def as_time(value):
 
 def exact(value, fraction=False):
     """ "2026-11-22 18:30:00 CET" in the current zone; with microseconds where asked."""
-    local = timezone.localtime(as_time(value))
-    text = local.strftime("%Y-%m-%d %H:%M:%S")
-    return f"{text}.{local.microsecond:06d} {local.tzname()}" if fraction else f"{text} {local.tzname()}"
+    return written(timezone.localtime(as_time(value)), fraction)
 
 
 def in_utc(value, fraction=False):
-    with timezone.override(UTC):
-        return exact(value, fraction)
+    return written(as_time(value).astimezone(UTC), fraction)
+
+
+def written(moment, fraction):
+    text = moment.strftime("%Y-%m-%d %H:%M:%S")
+    return f"{text}.{moment.microsecond:06d} {moment.tzname()}" if fraction else f"{text} {moment.tzname()}"
 
 
 def as_element(value, text, title):
