@@ -3,6 +3,8 @@
 What it guards against was measured on django-q2 1.11.1 and is held by tests/crash/: a cluster's main process is told
 to stop alone and after a shared stop flag; a cluster whose main process died leaves orphans that go on taking tasks;
 one whose idle worker was killed looks healthy and takes nothing for good.
+
+All processes fork from one that has loaded and done what they have in common: it is in memory once.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import multiprocessing
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,11 +25,13 @@ from importlib import import_module
 from pathlib import Path
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, close_old_connections, connections, transaction
 from django.utils import timezone
 from django_q.brokers import get_broker
+from django_q.cluster import Cluster as QCluster
+from django_q.conf import Conf
 
-from backups import queue
+from backups import leases, queue
 from backups.engine import engine
 from backups.models import Database, Job, WorkerState
 from storages import stores
@@ -35,42 +39,32 @@ from storages import stores
 log = logging.getLogger("everest.worker")
 
 QUEUES = (Job.SHORT, Job.LONG, Job.RESTORE)
-WORKER = "EVEREST_WORKER"  # environment of clusters: which worker started them, as "pid:start time"
+WORKER = "EVEREST_WORKER"  # environment of a worker and all its processes: which one it is, as "pid:start time"
 CANARIES = 6  # in the time of silence that a cluster is allowed
 RESTART = 2  # seconds, at least, between two starts of a cluster that ends by itself
 START = 30  # seconds more that a cluster is given to take its first task
 PILE = 10  # doorbells that lie unheard: one more tells nothing
+STOPS = (signal.SIGTERM, signal.SIGINT)
+FORK = multiprocessing.get_context("fork")
 
 
 class Cluster:
     """One django-q2 cluster as a process group of its own."""
 
-    def __init__(self, name: str, stop_file: Path) -> None:
+    def __init__(self, name: str, worker: Worker) -> None:
         self.name = name
         self.token = f"{name}-{secrets.token_hex(6)}"
         self.started = timezone.now()
-        environment = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": os.environ.get("DJANGO_SETTINGS_MODULE", "everest.settings"),
-            "EVEREST_DATA": str(settings.EVEREST_DATA),
-            "Q_CLUSTER_NAME": name,
-            queue.CLUSTER: self.token,
-            queue.STOP_FILE: str(stop_file),
-            WORKER: identity(os.getpid()),
-            # Many threads take little memory each; the C library would keep an arena for every few of them.
-            "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
-        }
-        # Its standard input ends when this process does, however it does: the cluster ends itself then.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "django", "worker", "--cluster", name],
-            cwd=settings.BASE_DIR,
-            env=environment,
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self.process = FORK.Process(target=run_cluster, args=(name, self.token, worker))
+        connections.close_all()  # none may be used by two processes
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the cluster is without the worker's handlers
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def running(self) -> bool:
-        return self.process.poll() is None
+        return self.process.is_alive()
 
     def takes_tasks(self) -> bool:
         """Whether it took one lately: a canary, or anything else."""
@@ -97,8 +91,8 @@ class Cluster:
         """All of the group, orphans of a dead main process included."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.process.stdin.close()
+        self.process.kill()  # where it had no time to make its group
+        self.process.join()
 
 
 def recent(moment: datetime) -> bool:
@@ -114,16 +108,20 @@ class Worker:
         self.stop_file = Path(tempfile.gettempdir()) / f"everest-stop-{os.getpid()}-{secrets.token_hex(6)}"
         self.clusters: list[Cluster] = []
         self.leaving: list[Cluster] = []
+        # Nothing is ever written: reading ends when the process with the other end does, however it does.
+        self.lifeline, self._alive = os.pipe()
         self.stopping = threading.Event()
         self._rung = self._looked = 0.0
 
     def run(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, self._asked)
         end_orphans()
-        self.clusters = [Cluster(name, self.stop_file) for name in QUEUES]
-        log.info("worker %d started %s", os.getpid(), ", ".join(cluster.token for cluster in self.clusters))
+        preload()
         try:
+            for name in QUEUES:
+                self.clusters.append(Cluster(name, self))
+            log.info("worker %d started %s", os.getpid(), ", ".join(cluster.token for cluster in self.clusters))
             while not self.stopping.is_set():
                 self._turn()
                 self.stopping.wait(0.2)
@@ -171,53 +169,93 @@ class Worker:
 
     def _replace(self, cluster: Cluster, why: str) -> None:
         log.error("cluster %s %s and is replaced", cluster.token, why)
-        self.clusters[self.clusters.index(cluster)] = Cluster(cluster.name, self.stop_file)
+        self.clusters[self.clusters.index(cluster)] = Cluster(cluster.name, self)
         if cluster.running() and cluster.busy():
             self.leaving.append(cluster)
         else:
             cluster.kill()
 
     def stop(self) -> None:
-        """Let runs come to a safe place, for a bounded time."""
+        """Let runs come to a safe place, for a bounded time; nothing is left running, whatever fails."""
         log.info("worker %d is stopping", os.getpid())
-        self.stop_file.touch()
         ending = self.clusters + self.leaving
-        for cluster in ending:
-            cluster.ask_to_stop()
-        give_up = time.monotonic() + settings.EVEREST_STOP_SECONDS
-        while any(cluster.running() for cluster in ending) and time.monotonic() < give_up:
-            time.sleep(0.1)
-        for cluster in ending:
-            if cluster.running():
-                log.warning("cluster %s did not stop in time and is killed; its work is resumed later", cluster.token)
-            cluster.kill()
+        try:
+            self.stop_file.touch()
+            for cluster in ending:
+                cluster.ask_to_stop()
+            give_up = time.monotonic() + settings.EVEREST_STOP_SECONDS
+            while any(cluster.running() for cluster in ending) and time.monotonic() < give_up:
+                time.sleep(0.1)
+        finally:
+            for cluster in ending:
+                if cluster.running():
+                    log.warning("cluster %s did not stop in time and is killed; its work is resumed", cluster.token)
+                cluster.kill()
         self.stop_file.unlink()
         log.info("worker %d has stopped", os.getpid())
 
+    def let_go(self) -> None:
+        """Called in a process that was forked: it is not the worker."""
+        os.close(self._alive)
+        for number in STOPS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
-def run_cluster() -> None:
+
+def run_cluster(name: str, token: str, worker: Worker) -> None:
     """A cluster's own main process: django-q2, and a thread that ends the group when the worker is gone."""
-    from django_q.cluster import Cluster as QCluster
-
-    _preload()
+    os.setsid()
+    worker.let_go()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(f"everest {name}")  # how `ps` and `top` list the whole group
+    os.environ |= {queue.CLUSTER: token, queue.STOP_FILE: str(worker.stop_file)}
+    # What Q_CLUSTER_NAME would do, had django-q2 not been loaded before.
+    Conf.CLUSTER_NAME, Conf.WORKERS = name, settings.Q_CLUSTER["ALT_CLUSTERS"][name]["workers"]
     QCluster().start()
     # Started after the fork above, as threads and forks do not mix.
-    threading.Thread(target=_end_with_worker, daemon=True).start()
+    threading.Thread(target=_end_with_worker, args=(worker.lifeline,), daemon=True).start()
 
 
-def _preload() -> None:
-    """Load what tasks need before any process forks: they share that memory, as nothing touches it any more."""
+def _end_with_worker(lifeline: int) -> None:
+    while os.read(lifeline, 1):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+def preload() -> None:
+    """Load what tasks need before any process forks: they share that memory, as collecting garbage leaves it alone."""
     import_module("backups.tasks")
     engine("mysql")
     stores.preload()
+    _rehearse()
     gc.collect()
     gc.freeze()
 
 
-def _end_with_worker() -> None:
-    while os.read(0, 1):
-        pass
-    os.killpg(0, signal.SIGKILL)
+def _rehearse() -> None:
+    """Do once what every process does: what is loaded, compiled and cached by that is shared too.  No row stays."""
+    try:
+        with transaction.atomic():
+            WorkerState.seen("cluster rehearsal")
+            queue.ring("backups.tasks.canary", queue=Job.SHORT)
+            leases.due().first()
+            Job.objects.first()
+            transaction.set_rollback(True)
+    except DatabaseError:
+        log.exception("The metadata cannot be reached")
+
+
+def become_worker() -> None:
+    """Start this process anew if its environment is not yet a worker's: what it forks is known by that when orphaned.
+
+    The C library reads its settings at the start only.
+    """
+    own = identity(os.getpid())
+    if os.environ.get(WORKER) != own:
+        os.environ |= {WORKER: own, "EVEREST_DATA": str(settings.EVEREST_DATA)}
+        # Many threads take little memory each; the C library would keep an arena for every few of them.
+        os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 # Processes, as Linux tells of them; elsewhere these find nothing.

@@ -63,9 +63,13 @@ class Installation:
     def start_worker(self) -> subprocess.Popen[bytes]:
         """Start `manage.py worker` and wait until all its clusters take tasks."""
         known = set(self.clusters())
+        worker = self.launch_worker()
+        wait_for(lambda: len(set(self.clusters()) - known) >= 3, PATIENCE)
+        return worker
+
+    def launch_worker(self) -> subprocess.Popen[bytes]:
         worker = subprocess.Popen([sys.executable, "manage.py", "worker"], cwd=ROOT, env=self.environment)
         self.workers.append(worker)
-        wait_for(lambda: len(set(self.clusters()) - known) >= 3, PATIENCE)
         return worker
 
     def clusters(self) -> list[str]:
@@ -113,10 +117,10 @@ class Installation:
             try:
                 variables = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
                 state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+                name = (folder / "comm").read_text()
             except OSError:
                 continue
-            named = any(one.startswith(f"EVEREST_CLUSTER={queue}") for one in variables)
-            if named and f"EVEREST_DATA={self.folder}" in variables and state != "Z":
+            if name.startswith(f"everest {queue}") and f"EVEREST_DATA={self.folder}" in variables and state != "Z":
                 found[int(folder.name)] = int(parent)
         return found
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 from tests.helpers import wait_for
 
@@ -9,6 +10,12 @@ from tests.helpers import wait_for
 def kill(*pids):
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
+
+
+def rollup(pid):
+    """KiB by name, of all that a process has in memory."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {line.split(":")[0]: int(line.split()[1]) for line in lines}
 
 
 def test_killed_idle_workers_wedge_the_queue_until_the_cluster_is_replaced(running):
@@ -78,6 +85,18 @@ def test_a_stop_sends_work_back_within_seconds_and_the_next_worker_finishes_it(i
     installation.go()
     installation.start_worker()
     installation.wait_for_end(job)
+
+
+def test_a_stop_while_clusters_start_leaves_no_process(installation):
+    worker = installation.launch_worker()
+    wait_for(installation.processes, 20)
+    installation.stop_worker(worker)
+    assert not installation.processes()
+
+
+def test_processes_have_in_memory_once_what_all_of_them_load(running):
+    sizes = [rollup(pid) for pid in running.processes()]
+    assert sum(size["Pss"] for size in sizes) < sum(size["Rss"] for size in sizes) / 4
 
 
 def test_a_stop_takes_no_prefetched_work_along(installation):
