@@ -150,6 +150,7 @@ def ship_database(database: Database, run: Run, *, deadline: float | None = None
         adopt(database, timeline, last)
         start = last.end if last else first_position(timeline)
         check_server(database, timeline, start)
+        connection.close()  # what is captured may be long in coming; a hundred that wait would take 30 MB
         with closing(database.module.Idle(database.config())) as idle:
             voyage = Voyage(database, timeline, start, idle.since)
             chunks = database.module.capture(
