@@ -6,6 +6,7 @@ See "Replication Protocol" in MySQL's Source Code Documentation and in MariaDB's
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
 import secrets
 import ssl
@@ -92,7 +93,8 @@ class Packets:
 
 
 def _buffer(size: int) -> memoryview:
-    return memoryview(bytearray(size + bulk.SLACK))
+    """Memory that the system gives page by page as it is written: most servers say little most of the time."""
+    return memoryview(mmap.mmap(-1, size + bulk.SLACK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 REPORTED = b"everest"  # the host that a server lists Everest's own sessions under, among its replicas
