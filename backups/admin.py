@@ -70,6 +70,7 @@ class JobAdmin(Shown):
     list_display = ["id", "kind", "state", "database", "who", "attempts", "heartbeat", "created_at", "finished_at"]
     list_filter = ["state", "kind", "queue"]
     search_fields = ["database__name", "who", "error"]
+    ordering = ["-pk"]
     list_select_related = ["database"]
     actions = ["retry", "cancel", "release_lease"]
 

@@ -98,6 +98,7 @@ class PersonAdmin(UserAdmin):
 @admin.register(Event)
 class EventAdmin(Shown):
     list_display = ["at", "who", "action", "subject", "address"]
+    ordering = ["-pk"]
     search_fields = ["who", "action", "subject", "detail"]
     list_filter = ["action"]
 

@@ -54,7 +54,7 @@ def preferences(request):
 @needs(VIEWER)
 def events(request):
     words = request.GET.get("q", "").strip()
-    found = Event.objects.filter(matching(words))
+    found = Event.objects.filter(matching(words)).order_by("-pk")  # a search reads rows as they lie
     page = Paginator(found, PAGE).get_page(request.GET.get("page"))
     return render(request, "everest/events.html", {"page": page, "q": words})
 
