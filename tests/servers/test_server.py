@@ -68,6 +68,14 @@ def test_wrong_host_port_and_password_are_sentences(flavour: str, request: Any) 
     assert "does not accept user nobody" in refusal(replace(config, user="nobody"), Refused)
 
 
+def test_connections_share_what_was_loaded_for_tls_with_those_that_trust_the_same(mysql_source: Server) -> None:
+    config = source_config(mysql_source, tls="verify", ca=mysql_source.ca)
+    with closing(connect(config)) as one, closing(connect(config)) as same:
+        assert one.ctx is same.ctx
+        with closing(connect(replace(config, tls="required"))) as other:
+            assert other.ctx is not one.ctx
+
+
 def test_an_account_that_asks_for_tls_says_so(mysql_source: Server) -> None:
     config = source_config(mysql_source, tls="off")
     script(mysql_source, [f"ALTER USER '{config.user}'@'%' REQUIRE SSL"])
