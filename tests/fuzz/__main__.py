@@ -32,7 +32,7 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     deadline, turn, found = time.monotonic() + options.minutes * 60, 0, []
     names = options.only or list(TARGETS)
-    while time.monotonic() < deadline:
+    while names and time.monotonic() < deadline:
         name = names[turn % len(names)]
         if failure := fuzz(name, TARGETS[name], options.seed + turn, EXAMPLES):
             found.append(failure)

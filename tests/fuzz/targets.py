@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -26,6 +26,8 @@ from backups.engine.mysql.values import Declared
 from backups.engine.slices import point
 from backups.engine.types import Change, DataRef, Transaction
 from tests.engine import histories
+from tests.fuzz.captures import captures, read_capture
+from tests.fuzz.damage import EDITS, damaged, edited
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 KEYS = crypt.Keys({"00" * 8: bytes(32)})
@@ -42,29 +44,6 @@ class Target:
     def __call__(self, data: bytes) -> None:
         with suppress(EngineError):
             self.read(data)
-
-
-# --- bytes that nearly are right ------------------------------------------------------------------------------
-
-EDITS = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 9), st.binary(max_size=9)), max_size=5)
-NUMBERS = st.sampled_from([b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 7, b"\xfe" + b"\xff" * 8, b"\xfc\xff\xff"])
-
-
-def edited(data: bytes, edits: Iterable[tuple[int, int, bytes]]) -> bytes:
-    made = bytearray(data)
-    for place, cut, new in edits:
-        at = place % (len(made) + 1)
-        made[at : at + cut] = new
-    return bytes(made)
-
-
-@st.composite
-def damaged(draw: Any, bases: Callable[[], list[bytes]]) -> bytes:
-    data = edited(draw(st.sampled_from(bases())), draw(EDITS))
-    for place, number in draw(st.lists(st.tuples(st.integers(0, 1 << 20), NUMBERS), max_size=2)):
-        at = place % (len(data) + 1)
-        data = data[:at] + number + data[at + len(number) :]
-    return data[: draw(st.none() | st.integers(0, len(data)))]
 
 
 # --- binary logs ----------------------------------------------------------------------------------------------
@@ -254,6 +233,7 @@ TARGETS: dict[str, Target] = {
     "log": Target(read_log, log_files()),
     "log-raw": Target(read_log, damaged(raw_logs)),
     "rows": Target(read_rows, log_files()),
+    "capture": Target(read_capture, captures()),
     "record": Target(read_record, damaged(records)),
     "manifest": Target(lambda data: read_manifest(json.loads(data)), odd_bodies(manifest.KIND)),
     "index": Target(lambda data: read_index(json.loads(data)), odd_bodies(index.KIND)),

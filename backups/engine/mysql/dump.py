@@ -141,9 +141,9 @@ def born(config: server.ServerConfig, file: str) -> str:
         packets = Packets(connection._sock)
         while packets.receive(60):
             for packet in packets.whole():
-                if packet[0] != 0:
+                if not packet or packet[0] != 0:
                     raise refusal(packet)
-                if packet[5] == events.FORMAT_DESCRIPTION:
+                if len(packet) > 5 and packet[5] == events.FORMAT_DESCRIPTION:
                     return events.file_id(events.parse(packet[1:], events.CHECKSUM_SIZE))
         raise Transient(f"The server did not send the beginning of {file}.")
     finally:
@@ -225,7 +225,7 @@ _MEANINGS: tuple[tuple[str, type[EngineError], str, str], ...] = (
 
 
 def refusal(packet: memoryview) -> EngineError:
-    """The error that an error packet stands for."""
+    """The error that an error packet stands for, or one that is no answer at all."""
     code = int.from_bytes(packet[1:3], "little")
     text = re.sub(r"^#\w{5}", "", bytes(packet[3:]).decode("utf-8", "replace")).rstrip(".")
     if code in _READ_ERRORS:

@@ -110,11 +110,12 @@ class Reader:
             packet = next(packets, None)
             if packet is None:
                 return
-            if packet[0] == 0:
+            first = packet[0] if packet else -1
+            if first == 0:
                 event = self._event(packet[1:])
                 if event is not None:
                     yield event
-            elif packet[0] == 0xFE and len(packet) < 9:
+            elif first == 0xFE and len(packet) < 9:
                 self.drained = True
             else:
                 raise dump.refusal(packet)
