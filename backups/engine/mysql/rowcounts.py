@@ -177,12 +177,13 @@ class RowCounts:
         """Where each image ends; behind its stop where it does not fit."""
         if not len(at):
             return at
-        at = np.minimum(at, stops)
+        inside = np.minimum(at, stops)
         null_sizes = np.array([walker.null_size for walker in self._walkers.made])[walkers]
-        ways = self._ways.numbers(walkers, memory.word(at) & _MASK[null_sizes])
+        ways = self._ways.numbers(walkers, memory.word(inside) & _MASK[null_sizes])
         if len(self._ways.made) != len(self._laid_out.tails):
             self._laid_out = _LaidOut(self._ways.made)
-        return self._laid_out.follow(memory, at + null_sizes, ways, stops)
+        ends = self._laid_out.follow(memory, inside + null_sizes, ways, stops)
+        return np.maximum(ends, at)  # an after image of no columns must not bring back what went too far
 
     def _walker(self, shape: int, columns: int) -> rows.Walker:
         types, metadata = list(self._shapes)[shape]
