@@ -28,7 +28,7 @@ log = logging.getLogger("everest.work")
 
 LOOK = 1.0  # seconds between looks for databases that became due
 HAND_OVER = 3.0  # seconds before its end that a run rings its successor, and idles before it gives up
-MAX_BYTES = 32 << 20  # of one slice, decompressed
+MAX_BYTES = 16 << 20  # of one slice, decompressed; compressed it is a single part of an upload
 DAMAGE_TRIES = 3  # runs in a row that read damage before it counts as lost
 
 

@@ -17,7 +17,7 @@ from storages.stores import open_store
 from storages.stores.base import StoreConfig
 
 GENTLE_RATE = 20 << 20
-SLICE_BYTES = 32 << 20  # as a ship run cuts them at most
+SLICE_BYTES = 16 << 20  # as a ship run cuts them at most
 
 
 @dataclass(frozen=True)

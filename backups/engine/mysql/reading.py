@@ -26,7 +26,8 @@ from backups.engine.mysql.server import Connection, error_code, quote, rows
 from backups.engine.mysql.view import View
 from backups.engine.types import DataRef, Run
 
-OBJECT = 32 << 20  # bytes of lines in one object: a range larger than that is several, cut between rows
+# Bytes of lines in one object, mostly a single part of an upload.  A larger range is several, cut between rows.
+OBJECT = 16 << 20
 RANGE = 64 << 20  # bytes of a table that one connection reads at a time, where its key is a number
 SMALL = 1 << 20  # bytes of tables that are read as one, so that DDL on any of them waits for a moment only
 RANGES = 256
