@@ -295,8 +295,9 @@ def sequence(world: World) -> list[Step]:
     return [create.replace("START WITH 5 ", "") if "-2" in create else create, *steps, f"DO NEXT VALUE FOR {name}"]
 
 
-@feature("system-versioned table", only="mariadb")
+@feature("system-versioned table", only="mariadb", avoid=("partial",))
 def versioned(world: World) -> list[Step]:
+    """A replica's history rows are empty in the columns that images leave out."""
     steps = make(world, columns=columns(world, 1), options="WITH SYSTEM VERSIONING", plain=False)
     table = world.tables[-1]
     world.forget(table)
