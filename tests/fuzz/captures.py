@@ -56,7 +56,7 @@ def _body(draw: Any, log: Log, trailer: int) -> None:
 
 def _number(draw: Any, log: Log, trailer: int) -> None:
     raw, number = draw(st.sampled_from(log)), draw(NUMBERS)
-    at = draw(st.integers(events.HEADER_SIZE, len(raw) - 1))
+    at = draw(st.integers(min(events.HEADER_SIZE, len(raw) - 1), len(raw) - 1))
     raw[at : at + len(number)] = number[: len(raw) - at]
 
 
