@@ -1,7 +1,9 @@
 """Packets of the MySQL protocol over a real socket."""
 
+import os
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,15 @@ def test_packets_of_all_sizes_come_out_as_they_went_in():
     sizes = [0, 1, 5, 100, BLOCK - 4, BLOCK - 3, BLOCK, BLOCK + 1, 3 * BLOCK, 7]
     sent = [bytes([n]) * size for n, size in enumerate(sizes)]
     assert received(b"".join(map(packet, sent)), len(sent)) == sent
+
+
+def test_buffers_take_memory_as_they_fill():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    readers = [Packets(None) for _ in range(100)]
+    assert resident() - before < len(readers) * BLOCK / 10
 
 
 def test_a_payload_of_16_mib_and_more_comes_in_several_packets():
