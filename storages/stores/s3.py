@@ -52,7 +52,7 @@ NO_CHECKSUM = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
 # Whatever AWS_PROFILE says on this machine has no say here.
 SESSION = Session(botocore_session=BotocoreSession({"profile": (None, None, None, None)}))
 SESSION_LOCK = threading.Lock()
-# A body goes out in pieces of 128 KiB, and a thread waits for Python after each: by default 5 ms where another computes.
+# A body goes out in pieces of 128 KiB; after each a thread waits for Python, by default 5 ms where another computes.
 sys.setswitchinterval(0.0005)
 
 
