@@ -8,13 +8,11 @@ change the rows that are named, and check nothing.
 
 from __future__ import annotations
 
-from zlib import crc32
-
-from backups.engine.mysql.events import CHECKSUM_SIZE, ROWS
+from backups.engine.mysql.events import ROWS
 from backups.engine.mysql.plain import HEAD
+from backups.engine.mysql.rowbuffer import FLAGS, add_flag
 from backups.engine.mysql.rows import CASCADES_LOGGED, NO_FOREIGN_KEY_CHECKS
 
-_FLAGS = 25  # in row events
 _BOTH = CASCADES_LOGGED | NO_FOREIGN_KEY_CHECKS
 
 
@@ -25,12 +23,9 @@ def without_cascades(raw: bytes, trailer: int) -> bytes:
     while at < len(raw):
         kind, size = HEAD.unpack_from(raw, at)
         stop = at + size
-        if kind in ROWS and raw[at + _FLAGS] & _BOTH == CASCADES_LOGGED:
+        if kind in ROWS and raw[at + FLAGS] & _BOTH == CASCADES_LOGGED:
             if found is None:
                 found = bytearray(raw)
-            found[at + _FLAGS] |= NO_FOREIGN_KEY_CHECKS
-            if trailer:
-                end = stop - CHECKSUM_SIZE
-                found[end:stop] = crc32(memoryview(found)[at:end]).to_bytes(CHECKSUM_SIZE, "little")
+            add_flag(found, at, stop, NO_FOREIGN_KEY_CHECKS, trailer)
         at = stop
     return raw if found is None else bytes(found)

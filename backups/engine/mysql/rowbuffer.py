@@ -11,7 +11,7 @@ from backups.engine.mysql.server import SYSTEM_SCHEMAS
 
 SYSTEM = frozenset(name.encode() for name in SYSTEM_SCHEMAS)
 _TABLE_ID = slice(19, 25)  # first field of table maps and row events
-_FLAGS = 25  # after it, in both
+FLAGS = 25  # after it, in both
 _SCHEMA = 27  # in table maps: length, then name
 
 
@@ -26,7 +26,7 @@ def schema_of(event: Event) -> bytes:
 
 
 def ends_statement(event: Event) -> bool:
-    return bool(event.raw[_FLAGS] & STATEMENT_END)
+    return bool(event.raw[FLAGS] & STATEMENT_END)
 
 
 class Part(NamedTuple):
@@ -105,7 +105,13 @@ class RowBuffer:
 def with_statement_end(part: Part) -> Part:
     """The row event again with the flag that ends its statement, its checksum made right."""
     raw = bytearray(part.raw)
-    raw[_FLAGS] |= STATEMENT_END
-    if part.trailer:
-        raw[-CHECKSUM_SIZE:] = zlib.crc32(raw[:-CHECKSUM_SIZE]).to_bytes(CHECKSUM_SIZE, "little")
+    add_flag(raw, 0, len(raw), STATEMENT_END, part.trailer)
     return Part(bytes(raw), part.trailer)
+
+
+def add_flag(raw: bytearray, at: int, stop: int, flag: int, trailer: int) -> None:
+    """Set a flag of the row event that lies there, and make its checksum right, if it has one."""
+    raw[at + FLAGS] |= flag
+    if trailer:
+        end = stop - CHECKSUM_SIZE
+        raw[end:stop] = zlib.crc32(memoryview(raw)[at:end]).to_bytes(CHECKSUM_SIZE, "little")
