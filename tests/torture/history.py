@@ -190,12 +190,13 @@ RARE = 4  # histories to one that has a rare feature
 def generate(seed: str, flavour: str, number: int = 0, extra: int = 60, gtids: bool = True) -> History:
     """Every feature and context at least once (a rare one in every fourth number), some more, over several sessions."""
     chance = Random(f"{seed}/{number} {flavour}")
-    worlds = [World(chance, flavour, number) for number in range(SESSIONS)]
+    worlds = [World(chance, flavour, session) for session in range(SESSIONS)]
     units = [Unit(world.session, ("schemas",), tuple(prologue(world)), True) for world in worlds]
     known = [one for one in FEATURES.values() if one.only in ("", flavour) and gtids >= one.gtids]
     usual = [one for one in known if not one.rare and not one.last]
-    rare = [one for turn, one in enumerate((one for one in known if one.rare), 1) if number % RARE == turn]
-    chosen = usual + chance.choices(usual, k=extra) + rare
+    rare = [one for one in known if one.rare]
+    its_turn = [one for turn, one in enumerate(rare, 1) if number % RARE == turn]
+    chosen = usual + chance.choices(usual, k=extra) + its_turn
     chance.shuffle(chosen)
     deck = _Deck(chance, flavour, gtids)
     for world in worlds:  # something to work on
