@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from backups.engine import mysql
-from backups.engine.plan import plan
-from backups.engine.types import BackupPoint
 from tests.bench import product, workloads
-from tests.bench.planning import BEGIN_US, point, position
+from tests.bench.planning import point, timed
 from tests.bench.sizes import Size
 from tests.bench.stand import Stand
 from tests.bench.table import Limit, Row
@@ -28,7 +24,8 @@ def growth(stand: Stand) -> Iterator[Row]:
     ):
         largest = getattr(size, name)
         yield _line(what, largest, [work(replace(size, **{name: count})) for count in (largest // 10, largest)])
-    yield _line("slices, planning", SLICES, [_planned(count) for count in (SLICES // 10, SLICES)])
+    planned = [timed([point(number) for number in range(count)], count) for count in (SLICES // 10, SLICES)]
+    yield _line("slices that are not merged, planning", SLICES, planned)
 
 
 def _line(what: str, largest: int, cost: list[float]) -> Limit:
@@ -53,12 +50,3 @@ def _shipped(stand: Stand, size: Size) -> float:
 def _cost(stand: Stand, *work: object) -> float:
     step = stand.measured(*work)
     return step.cpu + sum(step.servers.values())
-
-
-def _planned(count: int) -> float:
-    """None of them merged."""
-    points = [point(number) for number in range(count)]
-    backup = BackupPoint("backup", "timeline", position(0), BEGIN_US)
-    start = time.process_time()
-    plan([backup], points, position(count), mysql.at_or_before)
-    return time.process_time() - start

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 TICKS = os.sysconf("SC_CLK_TCK")
-SAMPLE_SECONDS = 0.5  # a look stops the process while its pages are counted: 20 a second doubled the time of some
+SAMPLE_SECONDS = 0.5  # a look holds the process up while its pages are counted
 
 
 @dataclass(frozen=True)

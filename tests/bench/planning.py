@@ -22,13 +22,19 @@ def planning(_: object) -> Iterator[Row]:
     """Planned from a backup of a year ago to the newest transaction, at noon."""
     count = DAYS * DAY - DAY // 2
     points = merged(count)
+    seconds = timed(points, count)
+    note = f"CPU time; {count:,} slices of 10 s, merged into {len(points):,}"
+    yield Limit("planning over a year of 10-second slices", seconds, "s", 2, note)
+
+
+def timed(points: list[SlicePoint], count: int) -> float:
+    """CPU seconds of a plan from before the first of so many slices to behind the last."""
     backup = BackupPoint("backup", "timeline", position(0), BEGIN_US)
     start = time.process_time()
     planned = plan([backup], points, position(count), mysql.at_or_before)
     seconds = time.process_time() - start
-    note = f"CPU time; {count:,} slices of 10 s, merged into {len(points):,}"
     assert planned.slices[-1].last == count - 1, "the plan ends early"
-    yield Limit("planning over a year of 10-second slices", seconds, "s", 2, note)
+    return seconds
 
 
 def merged(count: int) -> list[SlicePoint]:
