@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backups.engine.errors import Corrupt
-from backups.engine.mysql.gtid import DomainSet, GtidSet, at_or_before, contains, decode, executed, position_after
+from backups.engine.mysql.gtid import (
+    DomainSet,
+    GtidSet,
+    at_or_before,
+    contains,
+    decode,
+    executed,
+    position_after,
+    successive,
+)
 from backups.engine.types import DataRef, SliceIndex, Transaction
 
 A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
@@ -128,3 +137,9 @@ def test_what_a_position_already_holds():
     assert contains(place("b.000001", 4, "0-1-3"), Transaction(1, "0-2-3", 0, 10))
     assert contains(place("b.000002", 110), Transaction(1, "b.000002:100", 0, 10))
     assert not contains(place("b.000002", 109), Transaction(1, "b.000002:100", 0, 10))
+
+
+def test_gtids_that_follow_one_another_are_a_set():
+    assert str(successive([f"{A}:{number}" for number in range(9, 12)])) == f"{A}:9-11"
+    for others in ([f"{A}:1", f"{A}:3"], [f"{A}:x:1", f"{A}:x:2"], ["0-1-5", "0-1-6"], ["binlog.000001:4"]):
+        assert successive(others) is None

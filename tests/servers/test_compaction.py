@@ -7,7 +7,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from backups.engine.mysql import batch
+from backups.engine.mysql import batch, stretch
 from backups.engine.mysql.compaction import Changes
 from backups.engine.mysql.replay import ReplayResult
 from backups.engine.types import Quiet
@@ -21,6 +21,8 @@ SESSIONS = 120
 @pytest.fixture(autouse=True)
 def nothing_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "SMALL", 0)
+    monkeypatch.setattr(batch, "FEW", 1)
+    monkeypatch.setattr(stretch, "FEWEST", 1)
 
 
 BROKEN = (1064, 2006, 2013)  # a statement that is none, a connection that is gone

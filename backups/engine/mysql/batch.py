@@ -8,18 +8,23 @@ from enum import Enum
 from tempfile import TemporaryFile
 from typing import IO
 
+import numpy as np
+
 from backups.engine.mysql.cascades import without_cascades
 from backups.engine.mysql.compaction import Changes, Shape, Unfit, split
 from backups.engine.mysql.events import HEADER_SIZE, TABLE_MAP, Event, parse
+from backups.engine.mysql.memory import Numbers
 from backups.engine.mysql.plain import HEAD
 from backups.engine.mysql.rowbuffer import Part, table_id, with_statement_end
 from backups.engine.mysql.rows import table_map
+from backups.engine.mysql.stretch import RowEvents, Stretch
 
 SMALL = 16 << 10  # bytes of events that are not worth a look at the target's tables
 LIVE_BYTES = 32 << 20  # of images in memory
 LOG_BYTES = 128 << 20  # of events as they were logged, of which no more than IN_MEMORY are in memory
 MOST = 100_000  # transactions
 IN_MEMORY = 8 << 20
+FEW = 16  # row events of a table: fewer are taken sooner one by one
 
 Name = tuple[str, str]  # schema, table
 
@@ -70,10 +75,9 @@ class Log:
     def _spill(self) -> None:
         if self._file is None:
             self._file = TemporaryFile()  # noqa: SIM115
-        for raw in self._parts:
-            self._file.write(raw)
-            self._sizes.append(len(raw))
+        self._file.write(b"".join(self._parts))
         self._file.flush()
+        self._sizes += map(len, self._parts)
         self._parts.clear()
         self._memory = 0
 
@@ -116,6 +120,39 @@ class Batch:
             self._merging = True
             for one in self._log:
                 self._merge(one)
+
+    def add_all(self, stretch: Stretch, first: int, last: int) -> int:
+        """The stretch's transactions from `first` to before `last`, all plain; returns how many row events these have.
+
+        Only for one that is compacted.
+        """
+        for raw in stretch.rows(first, last):
+            self._log.append(raw)
+            self.size += len(raw)
+        for body, at in stretch.table_maps(first, last).items():
+            if body not in self._maps:
+                size = HEADER_SIZE + len(body) + self.trailer
+                self._meet(parse(memoryview(stretch.raw)[at : at + size], self.trailer))
+        events = stretch.row_events(first, last)
+        tables = [self._maps[body] for body in events.maps]
+        places = {id(changes): number for number, changes in enumerate(tables)}
+        numbers = np.array([places[id(changes)] for changes in tables])
+        for number in places.values():
+            if changes := tables[number]:
+                self._change(changes, stretch, events, np.flatnonzero(numbers == number))
+        return len(tables)
+
+    def _change(self, changes: Changes, stretch: Stretch, events: RowEvents, places: Numbers) -> None:
+        """Take one table's row events."""
+        kinds, starts, ends = events.kinds[places], events.starts[places], events.ends[places]
+        try:
+            if len(places) >= FEW:
+                changes.add_all(stretch.raw, stretch.memory, kinds, starts, ends)
+                return
+            for kind, start, end in zip(kinds.tolist(), starts.tolist(), ends.tolist(), strict=True):
+                changes.add(kind, stretch.raw, start, end)
+        except Unfit:
+            self._give_up((changes.table.schema, changes.table.table))
 
     def verbatim(self, names: Collection[Name] | None, limit: int) -> Iterator[bytes]:
         """The events of these tables (None: of all) as they were logged, in pieces of at most `limit` bytes unless

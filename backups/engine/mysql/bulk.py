@@ -19,7 +19,8 @@ from isal.isal_zlib import crc32
 from backups.engine.errors import Corrupt
 from backups.engine.mysql import events
 from backups.engine.mysql.gtid_events import gtid, uuid_text
-from backups.engine.mysql.rowcounts import Flags, Memory, Numbers, RowCounts
+from backups.engine.mysql.memory import Flags, Memory, Numbers
+from backups.engine.mysql.rowcounts import RowCounts
 from backups.engine.mysql.transactions import Grouper
 from backups.engine.types import Change, Transaction
 
@@ -183,7 +184,7 @@ class Log:
         self.starts = np.cumsum(self.sizes + OVERHEAD) + at - self.sizes
         self.kinds = memory.bytes[self.starts + 4]
         self.places = memory.long(self.starts + 13)
-        self._keep(_leading(self._plain(pos)))
+        self._keep(leading(self._plain(pos)))
         crcs = list(map(crc32, self.raws))
         if crcs.count(RESIDUE) < len(crcs):
             self._keep(next(place for place, crc in enumerate(crcs) if crc != RESIDUE))
@@ -223,7 +224,7 @@ def _framed(data: bytes) -> list[bytes]:
     return raws
 
 
-def _leading(flags: Flags) -> int:
+def leading(flags: Flags) -> int:
     """How many are true before the first that is not."""
     return len(flags) if flags.all() else int(flags.argmin())
 
@@ -261,7 +262,7 @@ def _heads(log: Log, origin: Origin) -> Heads | None:
         & (said == lengths)
         & (said > log.sizes[first])
     )
-    count = _leading(right)
+    count = leading(right)
     if not count:
         return None
     first, last = first[:count], last[:count]

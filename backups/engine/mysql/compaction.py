@@ -10,9 +10,11 @@ either: a row whose unique columns change is deleted and inserted, too.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import NamedTuple
+
+import numpy as np
 
 from backups.engine.errors import Corrupt
 from backups.engine.mysql.events import (
@@ -29,13 +31,12 @@ from backups.engine.mysql.events import (
     Event,
     parse,
 )
+from backups.engine.mysql.finder import Finder
+from backups.engine.mysql.memory import Flags, Memory, Numbers
 from backups.engine.mysql.rows import (
     RELAXED_UNIQUE_CHECKS,
     STATEMENT_END,
     RowsHeader,
-    TableMap,
-    Walker,
-    Width,
     rows_header,
     table_map,
     width,
@@ -65,84 +66,6 @@ class Shape(NamedTuple):
     counter: int = -1
     signed: bool = True
     virtual: frozenset[int] = frozenset()
-
-
-# A wanted column in an image: the way to the length in front of it, offset behind that value, and its own width.
-Place = tuple[list[Width], int, int, int]
-
-
-class _Way(NamedTuple):
-    """Over an image with certain NULLs.  together: offset and end of the wanted columns where these lie side by side
-    and at the same place in all such images."""
-
-    steps: list[Width]
-    tail: int
-    places: list[Place]
-    together: tuple[int, int] | None
-
-
-class Finder(Walker):
-    """Steps over images and cuts some columns out of them."""
-
-    def __init__(self, table: TableMap, columns: bytes, wanted: Iterable[int]) -> None:
-        super().__init__(table.types, table.metadata, columns)
-        present = [n for n in range(len(table.types)) if columns[n >> 3] >> (n & 7) & 1]
-        self.wanted = frozenset(present.index(n) for n in wanted)
-        self.found: dict[bytes, _Way] = {}
-
-    def find(self, body: bytes, at: int) -> tuple[bytes, int]:
-        """The wanted columns of the image that begins at `at`, as one, and where it ends (which may be beyond the
-        body: the caller's count will not fit)."""
-        start = at + self.null_size
-        nulls = body[at:start]
-        steps, tail, places, together = self.found.get(nulls) or self._find(nulls)
-        if together is None:
-            return self._gather(body, start, places), self._end(body, start, steps) + tail
-        first, end = together
-        return body[start + first : start + end], self._end(body, start, steps) + tail
-
-    @staticmethod
-    def _end(body: bytes, at: int, steps: list[Width]) -> int:
-        for fixed, prefix in steps:
-            at += fixed
-            at += prefix + int.from_bytes(body[at : at + prefix], "little")
-        return at
-
-    def _gather(self, body: bytes, start: int, places: list[Place]) -> bytes:
-        """Each with its length in front, where it has one."""
-        parts = []
-        for steps, offset, fixed, prefix in places:
-            at = self._end(body, start, steps) + offset
-            size = fixed if not prefix else prefix + int.from_bytes(body[at : at + prefix], "little")
-            parts.append(body[at : at + size])
-        return b"".join(parts)
-
-    def _find(self, nulls: bytes) -> _Way:
-        steps: list[Width] = []
-        places: list[Place] = []
-        run = 0
-        for number, (fixed, prefix) in enumerate(self.widths):
-            if nulls[number >> 3] >> (number & 7) & 1:
-                continue
-            if number in self.wanted:
-                places.append((steps[:], run, fixed, prefix))
-            run += fixed
-            if prefix:
-                steps.append((run, prefix))
-                run = 0
-        if len(self.found) >= self.KEPT:
-            self.found.clear()
-        way = self.found[nulls] = _Way(steps, run, places, _side_by_side(places))
-        return way
-
-
-def _side_by_side(places: list[Place]) -> tuple[int, int] | None:
-    end = first = places[0][1] if places else 0
-    for steps, offset, fixed, prefix in places:
-        if steps or prefix or offset != end:
-            return None
-        end = offset + fixed
-    return first, end
 
 
 class Changes:
@@ -185,9 +108,59 @@ class Changes:
         if not raw.startswith(head, place):
             raise Unfit
         self.last = raw[at : flags + 2]
-        stop = _TAKE[kind](self, raw, place + len(head), end)
-        if stop != end:
+        self._take(kind, raw, place + len(head), end)
+
+    def _take(self, kind: int, raw: bytes, at: int, end: int) -> None:
+        """The rows of one event, whose images lie there."""
+        if _TAKE[kind](self, raw, at, end) != end:
             raise Corrupt("A row event ends inside a row.")
+
+    def add_all(self, raw: bytes, memory: Memory, kinds: Numbers, starts: Numbers, ends: Numbers) -> None:
+        """Take row events of version 2, as `add` takes each.  memory: as Finder.find_all wants it."""
+        at = self._images(raw, memory, kinds, starts, ends)
+        keys, middles = self.keys.find_all(raw, memory, at, ends)
+        stops, new_keys = middles.copy(), list(keys)
+        updates = np.flatnonzero(kinds == UPDATE_ROWS)
+        last = ends[updates]
+        found, stops[updates] = self.keys.find_all(raw, memory, np.minimum(middles[updates], last), last)
+        for place, key in zip(updates.tolist(), found, strict=True):
+            new_keys[place] = key
+        single = (stops == ends) & (middles <= ends)  # most events are about one row
+        self._see(raw, memory, at, ends, single & (kinds == WRITE_ROWS))
+        columns = [column.tolist() for column in (kinds, at, middles, ends, single)]
+        for kind, start, middle, end, one, key, new_key in zip(*columns, keys, new_keys, strict=True):
+            if not one:
+                self._take(kind, raw, start, end)
+            elif kind == UPDATE_ROWS:
+                self._update(key, raw[start:middle], new_key, raw[middle:end])
+            elif kind == WRITE_ROWS:
+                self._put(key, raw[start:end])
+            else:
+                self._delete(key, raw[start:end])
+        newest = int(starts[-1])
+        self.last = raw[newest : newest + HEADER_SIZE + 8]
+
+    def _images(self, raw: bytes, memory: Memory, kinds: Numbers, starts: Numbers, ends: Numbers) -> Numbers:
+        """Where the first image of each event begins."""
+        at = starts + HEADER_SIZE + 8
+        at += memory.short(at)
+        for kind in np.unique(kinds).tolist():
+            those = np.flatnonzero(kinds == kind)
+            event = those[0]
+            head = self.heads.get(kind) or self._meet(kind, raw, int(starts[event]), int(ends[event]))
+            if (at[those] + len(head) > ends[those]).any():
+                raise Unfit
+            for byte in head:
+                if (memory.bytes[at[those]] != byte).any():
+                    raise Unfit
+                at[those] += 1
+        return at
+
+    def _see(self, raw: bytes, memory: Memory, at: Numbers, ends: Numbers, inserts: Flags) -> None:
+        """The AUTO_INCREMENT values of these images."""
+        if self.shape.counter >= 0:
+            found, _ = self.counters.find_all(raw, memory, at[inserts], ends[inserts])
+            self.top = max(self.top, *map(self._counted, found), 0)
 
     def _meet(self, kind: int, raw: bytes, at: int, end: int) -> bytes:
         """What each event of a kind must have in front of its images; here the first one has come."""
@@ -232,27 +205,29 @@ class Changes:
         return at
 
     def _updates(self, body: bytes, at: int, end: int) -> int:
-        find, rows = self.keys.find, self.rows
+        find = self.keys.find
         while at < end:
             start = at
             key, middle = find(body, at)
             new_key, at = find(body, middle)
-            before, after = body[start:middle], body[middle:at]
-            if key != new_key:
-                self._move(key, before, new_key, after)
-                continue
-            if self.watched and self._number(before) != self._number(after):
-                raise Unfit
-            known = rows.get(key)
-            if known is None:
-                rows[key] = before, after
-                self.size += len(key) + len(before) + len(after) + ENTRY_BYTES
-            elif known[1] == before:
-                rows[key] = known[0], after
-                self.size += len(after) - len(before)
-            else:
-                raise Unfit
+            self._update(key, body[start:middle], new_key, body[middle:at])
         return at
+
+    def _update(self, key: bytes, before: bytes, new_key: bytes, after: bytes) -> None:
+        if key != new_key:
+            self._move(key, before, new_key, after)
+            return
+        if self.watched and self._number(before) != self._number(after):
+            raise Unfit
+        known = self.rows.get(key)
+        if known is None:
+            self.rows[key] = before, after
+            self.size += len(key) + len(before) + len(after) + ENTRY_BYTES
+        elif known[1] == before:
+            self.rows[key] = known[0], after
+            self.size += len(after) - len(before)
+        else:
+            raise Unfit
 
     def _move(self, key: bytes, before: bytes, new_key: bytes, after: bytes) -> None:
         """A key change.  Servers differ in what an update of the AUTO_INCREMENT column does to the counter."""
@@ -290,7 +265,10 @@ class Changes:
 
     def _number(self, image: bytes) -> int:
         """The AUTO_INCREMENT value in an image, 0 where there is none."""
-        return int.from_bytes(self.counters.find(image, 0)[0], "little", signed=self.shape.signed)
+        return self._counted(self.counters.find(image, 0)[0])
+
+    def _counted(self, value: bytes) -> int:
+        return int.from_bytes(value, "little", signed=self.shape.signed)
 
     # What is left to do
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from backups.engine.errors import Corrupt
@@ -125,6 +125,17 @@ class GtidSet:
         count = len(self.intervals)
         head = b"\1" + count.to_bytes(6, "little") + b"\1" if tagged else count.to_bytes(8, "little")
         return head + b"".join(_encode(*item, tagged) for item in sorted(self.intervals.items()))
+
+
+def successive(identities: Sequence[str]) -> GtidSet | None:
+    """GTIDs of one source, without a tag, each the next one's predecessor, as a set; None for any others."""
+    uuid, _, number = identities[0].partition(":")
+    if not _UUID.fullmatch(uuid) or not _NUMBER.fullmatch(number):
+        return None
+    first = int(number)
+    if any(identity != f"{uuid}:{number}" for number, identity in enumerate(identities, first)):
+        return None
+    return GtidSet({(uuid, ""): [(first, first + len(identities) - 1)]})
 
 
 def _merged(runs: list[Interval]) -> list[Interval]:

@@ -6,21 +6,24 @@ steps (steps.py), steps are done on the target (applier.py).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import accumulate
 
 from backups.engine.errors import Corrupt, EngineError
 from backups.engine.mysql import events as ev
+from backups.engine.mysql import stretch
 from backups.engine.mysql.applier import Applier
 from backups.engine.mysql.events import Event
-from backups.engine.mysql.gtid import DomainSet, GtidSet, at_or_before, contains, executed
+from backups.engine.mysql.gtid import DomainSet, GtidSet, at_or_before, contains, executed, successive
 from backups.engine.mysql.server import ServerConfig
 from backups.engine.mysql.step import Step
 from backups.engine.mysql.steps import Steps
 from backups.engine.types import Position, Run, SliceIndex, Transaction
 
 WHOLE = 1 << 20  # bytes of a transaction that is read as one
+TOGETHER = 2 << 20  # bytes of transactions that are
 
 Slices = Iterable[tuple[SliceIndex, Iterable[bytes]]]
 
@@ -118,6 +121,26 @@ class Window:
         if self.by_gtid:
             self.have.add(item.identity)
 
+    def all(self, items: Sequence[Transaction]) -> bool:
+        """Whether the target lacks all of these and is to hold them."""
+        run = self._run(items)
+        if run is not None and isinstance(self.have, GtidSet) and isinstance(self.want, GtidSet):
+            return self.want.contains(run) and run.subtract(self.have) == run
+        return not any(self.before(item) or self.beyond(item) for item in items)
+
+    def passed_all(self, items: Sequence[Transaction]) -> None:
+        run = self._run(items)
+        if run is not None and isinstance(self.have, GtidSet):
+            self.count, self.last = self.count + len(items), items[-1].identity
+            self.have = self.have.union(run)
+        else:
+            for item in items:
+                self.passed(item)
+
+    def _run(self, items: Sequence[Transaction]) -> GtidSet | None:
+        """The GTIDs of these as a set, where they follow one another, as most do."""
+        return successive([item.identity for item in items]) if self.by_gtid else None
+
     def prove(self) -> None:
         """Raise Corrupt where not everything up to `stop` came by."""
         covered = at_or_before(self.stop, self.end)
@@ -149,22 +172,43 @@ def decode(slices: Slices, window: Window, steps: Steps) -> Iterator[Step]:
 def _slice(index: SliceIndex, chunks: Iterable[bytes], window: Window, steps: Steps) -> Generator[Step, None, bool]:
     """One slice; returns False once the moment was reached inside it."""
     reader = Reader(index.key, chunks)
-    for item in index.transactions:
-        for event in reader.until(item.offset):
+    for group in _side_by_side(index.transactions):
+        for event in reader.until(group[0].offset):
             if event.type == ev.FORMAT_DESCRIPTION:
                 yield from steps.format(event)
-        before = window.before(item)
-        if not before and window.beyond(item):
-            return False
-        if before:
-            reader.skip(item.length)
+        if len(group) >= stretch.FEWEST and window.all(group):
+            raw = reader.take(sum(item.length for item in group))
+            places, ends = [item.identity for item in group], list(accumulate(item.length for item in group))
+            yield from steps.side_by_side(places, raw, ends)
+            window.passed_all(group)
             continue
-        if item.length <= WHOLE:
-            yield from steps.whole(item.identity, reader.take(item.length))
-        else:
-            yield from steps.transaction(item.identity, reader.until(item.offset + item.length))
-        window.passed(item)
+        for item in group:
+            before = window.before(item)
+            if not before and window.beyond(item):
+                return False
+            if before:
+                reader.skip(item.length)
+                continue
+            if item.length <= WHOLE:
+                yield from steps.whole(item.identity, reader.take(item.length))
+            else:
+                yield from steps.transaction(item.identity, reader.until(item.offset + item.length))
+            window.passed(item)
     return True
+
+
+def _side_by_side(transactions: Iterable[Transaction]) -> Iterator[list[Transaction]]:
+    """Transactions in groups that may be read at once; one with more bytes than that is alone."""
+    group: list[Transaction] = []
+    size = end = 0
+    for item in transactions:
+        if group and (item.offset != end or size + item.length > TOGETHER):
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size, end = size + item.length, item.offset + item.length
+    if group:
+        yield group
 
 
 class Reader:

@@ -6,50 +6,15 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backups.engine.errors import Corrupt
 from backups.engine.mysql import events, rows
-
-Numbers = NDArray[np.int64]
-Words = NDArray[np.uint64]
-Flags = NDArray[np.bool_]
+from backups.engine.mysql.memory import MASK, Memory, Numbers, Words
 
 WIDEST = 64  # columns: their bits are one word
 FEW = 64  # events: so many or fewer are counted sooner one by one
 KEPT = 4096  # tables or ways over an image that are remembered, before all are forgotten
 T = TypeVar("T")
-_MASK = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)
-
-
-class Memory:
-    """Little-endian numbers anywhere in a buffer, many at once.  The buffer is to have some bytes to spare."""
-
-    def __init__(self, buffer: memoryview) -> None:
-        self.bytes = np.frombuffer(buffer, np.uint8)
-        self._shorts, self._longs, self._words = (_overlapping(buffer, size) for size in (2, 4, 8))
-
-    def byte(self, at: Numbers) -> Numbers:
-        return self.bytes[at].astype(np.int64)
-
-    def short(self, at: Numbers) -> Numbers:
-        return self._shorts[at].astype(np.int64)
-
-    def long(self, at: Numbers) -> Numbers:
-        return self._longs[at].astype(np.int64)
-
-    def word(self, at: Numbers) -> Words:
-        found: Words = self._words[at]
-        return found
-
-    def number(self, at: Numbers, size: int | Numbers) -> Numbers:
-        """Of up to 7 bytes."""
-        return (self.word(at) & _MASK[size]).astype(np.int64)
-
-
-def _overlapping(buffer: memoryview, size: int) -> NDArray[np.unsignedinteger]:
-    """The number of so many bytes that begins at each byte."""
-    return np.ndarray((len(buffer) - size + 1,), f"<u{size}", buffer, 0, (1,))
 
 
 class _Numbered(Generic[T]):
@@ -144,8 +109,8 @@ class RowCounts:
         known = (extra >= 2) & (memory.byte(head) == widths) & (at <= stops)
         before, after = np.full(len(places), -1), np.full(len(places), -1)
         one, two = np.flatnonzero(known), np.flatnonzero(known & updates)
-        before[one] = self._walkers.numbers(shapes[one], memory.word(head[one] + 1) & _MASK[size[one]])
-        after[two] = self._walkers.numbers(shapes[two], memory.word((head + 1 + size)[two]) & _MASK[size[two]])
+        before[one] = self._walkers.numbers(shapes[one], memory.word(head[one] + 1) & MASK[size[one]])
+        after[two] = self._walkers.numbers(shapes[two], memory.word((head + 1 + size)[two]) & MASK[size[two]])
         counts = np.where(known & (before >= 0) & ((after >= 0) | ~updates), 0, -1)
         for place in self._walk(memory, counts, at, stops, before, after).tolist():
             counts[place] = self._count(raws[places[place]], self.tables[tables[place]])
@@ -179,7 +144,7 @@ class RowCounts:
             return at
         inside = np.minimum(at, stops)
         null_sizes = np.array([walker.null_size for walker in self._walkers.made])[walkers]
-        ways = self._ways.numbers(walkers, memory.word(inside) & _MASK[null_sizes])
+        ways = self._ways.numbers(walkers, memory.word(inside) & MASK[null_sizes])
         if len(self._ways.made) != len(self._laid_out.tails):
             self._laid_out = _LaidOut(self._ways.made)
         ends = self._laid_out.follow(memory, inside + null_sizes, ways, stops)

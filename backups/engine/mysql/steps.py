@@ -10,7 +10,7 @@ rows and tables.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO
 
@@ -26,6 +26,7 @@ from backups.engine.mysql.rowbuffer import SYSTEM, RowBuffer, ends_statement, sc
 from backups.engine.mysql.skipped import is_skipped
 from backups.engine.mysql.statements import LoadQuery, Query, load_query, query, xa_prepare
 from backups.engine.mysql.step import Control, Done, Format, Gathered, Rows, Statement, Step
+from backups.engine.mysql.stretch import Stretch
 from backups.engine.mysql.wrapped import payload_events, uncompressed
 
 GATHER_BYTES = 4 << 20  # of row events in one target transaction, unless one source transaction has more
@@ -72,6 +73,7 @@ class Steps:
         self._sent_format = b""
         self._unfit: set[Name] = set()
         self._batch = self._new_batch(look)  # of transactions that are complete
+        self._compacting = look is not None  # as far as is known: then many are taken at once
         self._pending = 0  # complete ones that no Done has told of
         self._last = ""
         self._begin_transaction("")
@@ -123,6 +125,29 @@ class Steps:
         self.seen.row_events += found.events
         yield from self._gather(found.rows)
         yield from self._complete()
+
+    def side_by_side(self, places: Sequence[str], raw: bytes, ends: Sequence[int]) -> Iterator[Step]:
+        """Transactions that are in memory together.  ends: where each ends in `raw`."""
+        assert self._format is not None
+        together = self._compacting and len(raw) <= self.limit
+        stretch = Stretch(raw, places, ends, self._format.trailer) if together else None
+        first, starts = 0, [0, *ends]
+        while first < len(places):
+            last = stretch.reach(first) if stretch and self._batch.compacted else first
+            if stretch and last > first:
+                yield from self._take_all(stretch, first, last, places[last - 1])
+            else:
+                last = first + 1
+                yield from self.whole(places[first], raw[starts[first] : ends[first]])
+            first = last
+        self._compacting = self._batch.compacted
+
+    def _take_all(self, stretch: Stretch, first: int, last: int, place: str) -> Iterator[Step]:
+        self.place = self._last = place
+        self._pending += last - first
+        self.seen.row_events += self._batch.add_all(stretch, first, last)
+        if self._full():
+            yield from self._flush()
 
     def finish(self) -> Iterator[Step]:
         """What is still gathered."""
