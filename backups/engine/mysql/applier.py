@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import IO
 
@@ -25,6 +26,7 @@ from backups.engine.mysql.compaction import Shape
 from backups.engine.mysql.context import Session, text, with_definer
 from backups.engine.mysql.lanes import Lanes, binlog
 from backups.engine.mysql.load import is_there
+from backups.engine.mysql.pipeline import Judge, Pipeline
 from backups.engine.mysql.server import (
     Connection,
     ServerConfig,
@@ -41,7 +43,9 @@ from backups.engine.mysql.shapes import Shapes
 from backups.engine.mysql.step import Control, Done, Format, Gathered, Rows, Statement, Step
 from backups.engine.types import Run
 
-AHEAD = 3  # steps decoded while one is being done
+AHEAD = 3  # what is queued while more is decoded: groups of steps, each with what it completes
+TOGETHER = 64  # steps that are one group
+TOGETHER_BYTES = 4 << 20  # of row events in a group, unless one step has more
 LOOK_SECONDS = 0.2  # between looks at should_stop
 LARGEST_PACKET = 1 << 30
 _IDLE_SECONDS = 86400  # how long the session may wait for a slow storage
@@ -76,6 +80,7 @@ class Applier:
         self.done, self.last = 0, ""
         self.source = source
         self.connection = self._connect()
+        self._pipeline = Pipeline(self.connection)
         try:
             self._set_up()
         except pymysql.MySQLError as error:
@@ -83,6 +88,8 @@ class Applier:
             raise explain(error, "Preparing the session that replays") from error
         self._pool = ThreadPoolExecutor(1, "apply")
         self._queue: deque[Future[None] | Done | Batch] = deque()
+        self._group: list[Step] = []  # not queued yet
+        self._group_size = 0  # bytes of row events in it
         self._failed = False
         self._looked = 0.0
         self._lanes: Lanes | None = None  # while it is None no batch was compacted
@@ -142,19 +149,32 @@ class Applier:
             connection.close()
 
     def take(self, step: Step) -> None:
-        """Have one step done; raises what an earlier one failed with, or Stopped."""
-        if isinstance(step, Done):
-            self._queue.append(step)
-        elif isinstance(step, Gathered):
-            self._settle(0)
+        """Have one step done, soon; raises what an earlier one failed with, or Stopped."""
+        if isinstance(step, Gathered):
+            self._settle()
             self._take_batch(step)
+        elif isinstance(step, Done) and self._in_lanes:
+            self._queue.append(step)
         else:
-            self._settle(0 if self._in_lanes else AHEAD)
-            self._raise_counters()
-            self._in_lanes = False
+            if self._in_lanes:
+                self._settle()
+                self._raise_counters()
+                self._in_lanes = False
             if isinstance(step, Statement):
                 self._outdated = self._outdated or not _KEEPS_DEFINITIONS.match(step.query.sql)
-            self._queue.append(self._pool.submit(self._do, step))
+            self._group.append(step)
+            self._group_size += len(step.raw) if isinstance(step, Rows) else 0
+            if len(self._group) >= TOGETHER or self._group_size >= TOGETHER_BYTES:
+                self._submit()
+
+    def _submit(self) -> None:
+        """Have the session do what is grouped."""
+        group, self._group, self._group_size = self._group, [], 0
+        if group:
+            self._wait(AHEAD)
+            self._queue.append(self._pool.submit(self._do, group))
+            if done := [step for step in group if isinstance(step, Done)]:
+                self._queue.append(Done(sum(step.count for step in done), done[-1].last))
 
     def _take_batch(self, step: Gathered) -> None:
         if self._lanes is None:
@@ -174,7 +194,7 @@ class Applier:
             if self._shapes is None:
                 self._shapes = Shapes(self._connect())
             if self._outdated:
-                self._settle(0)
+                self._settle()
                 self._shapes.forget()
                 self._outdated = False
             return self._shapes(schema, table)
@@ -182,11 +202,16 @@ class Applier:
             raise explain(error, f"Looking at {schema}.{table} on the target") from error
 
     def finish(self) -> None:
-        self._settle(0)
+        self._settle()
         self._raise_counters()
 
-    def _settle(self, most: int) -> None:
-        """Wait until at most so many steps are queued."""
+    def _settle(self) -> None:
+        """Wait until everything that was taken is done."""
+        self._submit()
+        self._wait(0)
+
+    def _wait(self, most: int) -> None:
+        """Wait until at most so many parts of the queue are left."""
         while True:
             while self._queue and self._passed(self._queue[0]):
                 self._queue.popleft()
@@ -244,14 +269,17 @@ class Applier:
                 for connection in (self.connection, *(self._lanes.connections if self._lanes else [])):
                     rows(other, f"KILL QUERY {int(connection.thread_id())}")
 
-    # One step
+    # One group of steps
 
-    def _do(self, step: Step) -> None:
+    def _do(self, group: list[Step]) -> None:
         if self._failed:
             return
+        step = group[0]
         try:
-            self._dispatch(step)
-        except (pymysql.MySQLError, OSError, EngineError) as error:
+            for step in group:
+                self._dispatch(step)
+            self._pipeline.settle()
+        except (pymysql.MySQLError, OSError) as error:
             self._failed = True
             raise self._explained(error, step) from error
         except BaseException:
@@ -260,14 +288,23 @@ class Applier:
 
     def _dispatch(self, step: Step) -> None:
         if isinstance(step, Rows):
-            self._run(binlog(step.raw))
+            self._send(binlog(step.raw), step)
             self.session.rows_applied()
         elif isinstance(step, Control):
-            self._run(step.sql)
+            self._send(step.sql, step)
         elif isinstance(step, Statement):
             self._statement(step)
         elif isinstance(step, Format):
+            self._pipeline.settle()
             self._describe(self.connection, step.raw)
+
+    def _send(self, sql: str | bytes, step: Step) -> None:
+        """Have it run as a part of this step, without waiting for the answer."""
+        self._pipeline.send(sql, partial(self._must_succeed, step))
+
+    def _must_succeed(self, step: Step, error: pymysql.MySQLError | None) -> None:
+        if error is not None:
+            raise self._explained(error, step) from error
 
     def _describe(self, connection: Connection, raw: bytes) -> None:
         """Tell a session how the events from here on are written."""
@@ -279,7 +316,7 @@ class Applier:
     def _raise_counters(self) -> None:
         """AUTO_INCREMENT values of rows that were inserted and deleted again, which the target has not seen."""
         if self._lanes and self._lanes.counters:
-            self._settle(0)
+            self._settle()
             try:
                 self._lanes.raise_counters(self._increments)
             except pymysql.MySQLError as error:
@@ -290,50 +327,57 @@ class Applier:
         if step.use:
             self._use(query.schema)
         for sql in self.session.prepare(query, step.timestamp, step.before):
-            self._run(sql)
+            self._send(sql, step)
         sql = with_definer(query)
         if len(sql) > self.packet - 1024:
             raise pymysql.err.OperationalError(_PACKET_TOO_LARGE, "the statement is larger than max_allowed_packet")
-        try:
-            self._load(sql, step.file) if step.file else self._run(sql)
-        except pymysql.MySQLError as error:
-            code = error_code(error)
-            if is_there(sql, error):
-                return
-            if code != query.error_code and not (code == ER.BAD_TABLE_ERROR and _DROP_TEMPORARY.match(sql)):
-                raise
+        judge = partial(self._judge, step, sql)
+        if step.file:
+            self._load(sql, step.file, judge)
         else:
-            if query.error_code:
-                raise Refused(
-                    f"A statement that stopped half-way on the source with error {query.error_code} "
-                    "went through on the target.",
-                    meaning="The target no longer equals the source.",
-                )
+            self._pipeline.send(sql, judge)
         if not step.use:
             self.schema = None  # it may have dropped the selected one
+
+    def _judge(self, step: Statement, sql: bytes, error: pymysql.MySQLError | None) -> None:
+        """Whether a statement ended as it did on the source."""
+        wanted = step.query.error_code
+        if error is not None:
+            code = error_code(error)
+            dropped = code == ER.BAD_TABLE_ERROR and _DROP_TEMPORARY.match(sql)
+            if code != wanted and not dropped and not is_there(sql, error):
+                raise self._explained(error, step) from error
+        elif wanted:
+            raise Refused(
+                f"A statement that stopped half-way on the source with error {wanted} went through on the target.",
+                meaning="The target no longer equals the source.",
+            )
 
     def _use(self, schema: str) -> None:
         """Select the schema; where it is gone, one in which nothing can be made or changed by its bare name."""
         if schema == self.schema:
             return
         for sql in self.session.readable(schema):
-            self._run(sql)
+            self._pipeline.run(sql)
         try:
-            self._run(f"USE {quote(schema)}")
+            self._pipeline.run(f"USE {quote(schema)}")
         except pymysql.MySQLError as error:
             if error_code(error) != ER.BAD_DB_ERROR:
                 raise
-            self._run(f"USE {_SELECTED_ELSEWHERE}")
+            self._pipeline.run(f"USE {_SELECTED_ELSEWHERE}")
         self.schema = schema
         self.session.schema_changed()
 
-    def _load(self, sql: bytes, file: IO[bytes]) -> None:
+    def _load(self, sql: bytes, file: IO[bytes], judge: Judge) -> None:
+        self._pipeline.settle()
         file.seek(0)
-        tsv.load(self.connection, sql, iter(lambda: file.read(tsv.SEND), b""))
+        try:
+            tsv.load(self.connection, sql, iter(lambda: file.read(tsv.SEND), b""))
+        except pymysql.MySQLError as error:
+            judge(error)
+        else:
+            judge(None)
         file.close()
-
-    def _run(self, sql: str | bytes) -> None:
-        self.connection.query(sql)
 
     # What went wrong
 
