@@ -337,18 +337,19 @@ def part_size(number: int, first: int = PART_SIZE) -> int:
 
 def _blocks(parts: Iterable[bytes], first: int) -> Iterator[bytes]:
     """Parts of any size as the parts of an upload; takes no more from `parts` than the next block needs."""
-    number, buffer = 1, io.BytesIO()
+    block: list[memoryview] = []
+    number, room = 1, first
     for part in parts:
         rest = memoryview(part)
         while rest:
-            room = part_size(number, first) - buffer.tell()
-            buffer.write(rest[:room])
-            rest = rest[room:]
-            if buffer.tell() == part_size(number, first):
-                yield buffer.getvalue()
-                number, buffer = number + 1, io.BytesIO()
-    if buffer.tell():
-        yield buffer.getvalue()
+            block.append(rest[:room])
+            rest, room = rest[room:], room - len(block[-1])
+            if not room:
+                yield b"".join(block)
+                number, block = number + 1, []
+                room = part_size(number, first)
+    if block:
+        yield b"".join(block)
 
 
 def _checksum(data: bytes) -> str:
