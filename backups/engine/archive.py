@@ -367,28 +367,29 @@ def _proven(key: str, wanted: str, block: bytes) -> bytes:
 
 
 class _Hashes:
-    """The hashes of an object that passes by."""
+    """The hashes of an object that passes by.  The first block's is the whole's as it is there: most have no other."""
 
     def __init__(self) -> None:
         self.size = 0
         self.whole = hashlib.sha256()
-        self._block = hashlib.sha256()
+        self._block = hashlib.sha256()  # of the block that is not full yet, from the second on
         self._blocks: list[str] = []
 
     def watch(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
-            self.whole.update(piece)
             self._cut(memoryview(piece))
             yield piece
 
     def _cut(self, piece: memoryview) -> None:
         while piece:
             part = piece[: BLOCK - self.size % BLOCK]
-            self._block.update(part)
+            self.whole.update(part)
+            if self.size >= BLOCK:
+                self._block.update(part)
             self.size += len(part)
             piece = piece[len(part) :]
             if self.size % BLOCK == 0:
-                self._blocks.append(self._block.hexdigest())
+                self._blocks.append((self._block if self._blocks else self.whole).hexdigest())
                 self._block = hashlib.sha256()
 
     def blocks(self) -> tuple[str, ...]:
