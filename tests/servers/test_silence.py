@@ -15,7 +15,7 @@ import pytest
 from pymysql.constants import CLIENT
 
 from backups.engine.errors import Transient
-from backups.engine.mysql import indexes, line, server, tsv
+from backups.engine.mysql import indexes, line, packets, server, tsv
 from backups.engine.mysql.server import Connection, ServerConfig, connect, explain, value
 from backups.engine.types import Quiet
 from everest.demo.servers import Server, free_port
@@ -32,7 +32,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line, "SILENCE", 0.6)
     monkeypatch.setattr(line, "LOOK", 0.1)
     monkeypatch.setattr(indexes, "POLL_SECONDS", 0.1)
-    monkeypatch.setattr(tsv, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(packets, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(server, "ANSWER", 0.5)
 
 

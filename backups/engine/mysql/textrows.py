@@ -7,16 +7,12 @@ header a newline.  So the bytes of most rows are never touched one by one, and n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import islice
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backups.engine.mysql.tsv import HEADER, NULL, escaped
-
-Places: TypeAlias = "NDArray[np.intp]"
+from backups.engine.mysql.packets import HEADER, Places
+from backups.engine.mysql.tsv import NULL, escaped
 
 LENGTHS = ((252, 2), (253, 3))  # first byte of a field whose length takes that many more; below 251 it is the length
 NOTHING = 251  # first byte of a NULL
@@ -31,9 +27,9 @@ class Rows:
     There must be a byte to spare behind them.  The bytes around the fields are altered, the fields are not.
     """
 
-    def __init__(self, data: bytearray, starts: Sequence[int], stop: int, columns: int) -> None:
+    def __init__(self, data: bytearray, starts: Places, stop: int, columns: int) -> None:
         self.bytes = np.frombuffer(data, np.uint8)[starts[0] : stop + 1]
-        self.starts = np.array(starts, np.intp) - starts[0]
+        self.starts = starts - starts[0]
         self.prefixes: list[Places] = []  # of each column: where its length stands
         self.begins: list[Places] = []
         self.ends: list[Places] = []
@@ -78,8 +74,8 @@ class Rows:
         it is so in most blocks."""
         block = self._separated(TAB, NEWLINE, BACKSLASH, BACKSLASH)
         nulls = sum(map(len, self.nulls))
-        tabs = (len(self.prefixes) - 1) * len(self) - nulls
-        if len(self.nulls[0]) == 0 and _counts(block) == (tabs, len(self), nulls):
+        between = len(self.prefixes) * len(self) - nulls
+        if len(self.nulls[0]) == 0 and _separators(block) == between and _backslashes(block, nulls):
             return block.replace(b"\\", b"\t\\N") if nulls else block
         return self._escaped(block)
 
@@ -87,10 +83,10 @@ class Rows:
         """The fields with these bytes around them: `null` for a tab and a NULL, `first_null` for one without a tab."""
         rewritten, kept = self.bytes, np.ones(len(self.bytes), bool)
         following = rewritten[-1]  # is the next packet's
-        for place in range(HEADER + 1):
+        kept[0] = False
+        for place in range(1, HEADER + 1):
             kept[self.starts + place] = False
         rewritten[self.starts[1:]] = rewritten[-1] = newline
-        kept[self.starts[1:]] = True
         rewritten[self.nulls[0]], kept[self.nulls[0]] = first_null, True
         for prefixes, nulls in zip(self.prefixes[1:], self.nulls[1:], strict=True):
             rewritten[prefixes], rewritten[nulls] = tab, null
@@ -120,7 +116,13 @@ class Rows:
         return b"".join(b"\t".join(row) + b"\n" for row in zip(*columns, strict=True))
 
 
-def _counts(block: bytes) -> tuple[int, ...]:
-    """How many tabs, newlines and backslashes there are."""
-    found = np.frombuffer(block, np.uint8)
-    return tuple(int(np.count_nonzero(found == value)) for value in (TAB, NEWLINE, BACKSLASH))
+def _separators(block: bytes) -> int:
+    """How many tabs and newlines there are: one follows the other, and what is less than a tab wraps around."""
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) - np.uint8(TAB) <= NEWLINE - TAB))
+
+
+def _backslashes(block: bytes, wanted: int) -> bool:
+    """Whether there are so many.  To see that there is none takes the least."""
+    if not wanted:
+        return b"\\" not in block
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == BACKSLASH)) == wanted
