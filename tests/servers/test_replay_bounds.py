@@ -12,10 +12,11 @@ import pytest
 from backups.engine.errors import Corrupt, Refused, Stopped
 from backups.engine.mysql import steps
 from backups.engine.mysql.replay import replay
+from backups.engine.mysql.server import value
 from backups.engine.types import Quiet
 from everest.demo.servers import Server
-from tests.helpers import compare, dump_all, target_config
-from tests.servers.replaying import ROWS, SCHEMA, USE, Pair, Slices, T, clean_schemas, position, same
+from tests.helpers import compare, dump_all, target_config, wait_for
+from tests.servers.replaying import CAPTURE_ACCOUNT, ROWS, SCHEMA, USE, Pair, Slices, T, clean_schemas, position, same
 
 
 def test_every_transaction_is_a_moment(mysql_pair: Pair) -> None:
@@ -122,6 +123,29 @@ def test_a_failing_transaction_is_named(mysql_pair: Pair) -> None:
     mysql_pair.run(USE, "INSERT INTO t (v) VALUES ('x')")
     with pytest.raises(Refused, match=f"Transaction {'[0-9a-f-]+'}:[0-9]+ failed: .*Unknown database 'shop'"):
         mysql_pair.replay()
+
+
+def test_a_failing_transaction_is_named_among_those_that_were_sent_with_it(mysql_pair: Pair) -> None:
+    hidden = ("SET sql_log_bin = 0", "CREATE TABLE u (a INT)", "SET sql_log_bin = 1", "SET binlog_format = STATEMENT")
+    changes = ("INSERT INTO t (v) VALUES ('a')", "INSERT INTO u VALUES (1)", "INSERT INTO t (v) VALUES ('b')")
+    mysql_pair.run(SCHEMA, USE, T, *hidden, *changes)
+    place = mysql_pair.capture().identities[-2 - CAPTURE_ACCOUNT]
+    with pytest.raises(Refused, match=f"Transaction {place} failed: .*shop.u' doesn't exist") as raised:
+        mysql_pair.replay()
+    assert raised.value.meaning.startswith("The target holds the snapshot, and no transaction after it for certain")
+
+
+def test_nothing_that_was_sent_goes_on_after_a_failure(mysql_pair: Pair) -> None:
+    hidden = ("SET sql_log_bin = 0", "CREATE TABLE u (a INT)", "SET sql_log_bin = 1", "SET binlog_format = STATEMENT")
+    with mysql_pair.source.connect() as connection:
+        here = value(connection, "SELECT @@server_id")
+    sleeps = f"INSERT INTO t (v) VALUES (IF(@@server_id = {here}, 'a', SLEEP(60)))"
+    mysql_pair.run(SCHEMA, USE, T, *hidden, "INSERT INTO u VALUES (1)", sleeps)
+    with pytest.raises(Refused, match=r"shop\.u' doesn't exist"):
+        mysql_pair.replay()
+    with mysql_pair.target.connect() as connection:
+        sleeping = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'INSERT INTO t%'"
+        wait_for(lambda: value(connection, sleeping) == 0)
 
 
 def test_slices_that_do_not_join_are_refused(mysql_pair: Pair) -> None:

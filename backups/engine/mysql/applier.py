@@ -137,7 +137,8 @@ class Applier:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._failed = True  # what is still queued is not done any more
-        if kind is not None and not all(item.done() for item in self._queue if isinstance(item, Future)):
+        under_way = self._pipeline.due or not all(item.done() for item in self._queue if isinstance(item, Future))
+        if kind is not None and under_way:
             self._kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
         if self._lanes:
@@ -262,12 +263,11 @@ class Applier:
                 raise Stopped("The replay was told to stop.", meaning=self._reached())
 
     def _kill(self) -> None:
-        """End the statement that the session is busy with, so that a stop need not wait for it."""
-        with suppress(EngineError, pymysql.MySQLError):  # the session may have ended by itself
-            other = connect(self.config)
-            with other:
-                for connection in (self.connection, *(self._lanes.connections if self._lanes else [])):
-                    rows(other, f"KILL QUERY {int(connection.thread_id())}")
+        """End the sessions with all that they were sent, so that a stop waits for none of it, and none comes after."""
+        with suppress(EngineError, pymysql.MySQLError), connect(self.config) as other:
+            for connection in (self.connection, *(self._lanes.connections if self._lanes else [])):
+                with suppress(pymysql.MySQLError):  # it may have ended by itself
+                    rows(other, f"KILL {int(connection.thread_id())}")
 
     # One group of steps
 

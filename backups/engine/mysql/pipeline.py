@@ -20,11 +20,16 @@ Judge = Callable[[pymysql.MySQLError | None], None]  # of a statement's error, N
 
 
 class Pipeline:
-    """One session's.  After an error was raised the session must be closed: answers may still be due."""
+    """One session's.  After an error was raised the session must be killed: it may go on with what is due."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._due: deque[tuple[int, Judge]] = deque()
+
+    @property
+    def due(self) -> int:
+        """How many answers are."""
+        return len(self._due)
 
     def send(self, sql: str | bytes, judge: Judge) -> None:
         """Have a statement run; its judge hears what came of it at the latest when `settle` returns."""
