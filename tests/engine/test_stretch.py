@@ -201,6 +201,7 @@ def compared(
         patch.setattr(batch, "SMALL", 0)
         patch.setattr(batch, "FEW", 1)
         patch.setattr(stretch, "FEWEST", 1)
+        patch.setattr(stretch, "FEW", 1)
         patch.setattr(batch.Batch, "add_all", counted)
         together = said(parts, places, head)
     if not (nonsense and isinstance(one_by_one[1], str)):
@@ -286,7 +287,7 @@ OPEN = row_event("numbers", events.WRITE_ROWS, [image("numbers", 1, b"a")], Fals
     ],
 )
 def test_what_is_plain(monkeypatch, changes, plain):
-    monkeypatch.setattr(stretch, "FEWEST", 1)
+    monkeypatch.setattr(stretch, "FEW", 1)
     parts = [transaction(1, CHANGE), transaction(2, changes), transaction(3, CHANGE)]
     ends = [len(parts[0]), len(parts[0]) + len(parts[1]), sum(map(len, parts))]
     assert Stretch(b"".join(parts), numbered(3), ends, 4).plain.tolist() == [True, plain, True]
@@ -298,7 +299,7 @@ def is_plain(place: str, *parts: bytes) -> bool:
 
 
 def test_what_begins_and_ends_a_plain_transaction(monkeypatch):
-    monkeypatch.setattr(stretch, "FEWEST", 1)
+    monkeypatch.setattr(stretch, "FEW", 1)
     (place,), first = numbered(1), gtid_event(1)
     assert is_plain(place, first, BEGIN, *CHANGE, XID)
     assert not is_plain(place, gtid_event(2), BEGIN, *CHANGE, XID)
@@ -313,7 +314,7 @@ def test_what_begins_and_ends_a_plain_transaction(monkeypatch):
 
 
 def test_without_checksums_an_event_must_end_with_its_transaction(monkeypatch):
-    monkeypatch.setattr(stretch, "FEWEST", 1)
+    monkeypatch.setattr(stretch, "FEW", 1)
     raw = bytearray(b"".join(map(bare, (gtid_event(1), BEGIN, *CHANGE, XID))))
     assert Stretch(bytes(raw), numbered(1), [len(raw)], 0).plain.all()
     raw[13 - len(XID)] += 1  # its size

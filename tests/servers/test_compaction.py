@@ -23,6 +23,7 @@ def nothing_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "SMALL", 0)
     monkeypatch.setattr(batch, "FEW", 1)
     monkeypatch.setattr(stretch, "FEWEST", 1)
+    monkeypatch.setattr(stretch, "FEW", 1)
 
 
 BROKEN = (1064, 2006, 2013)  # a statement that is none, a connection that is gone

@@ -20,6 +20,7 @@ from backups.engine.mysql.rowbuffer import FLAGS, SYSTEM
 from backups.engine.mysql.rows import STATEMENT_END
 
 FEWEST = 64  # transactions: fewer are done sooner one by one
+FEW = 8  # the same, of those that go on when the others have ended
 SLACK = 64  # bytes behind the transactions that may be looked at, and do not matter
 _SCHEMA = 8  # in a table map's body: length, then name
 _BEGIN = int.from_bytes(b"\0BEGIN", "little")
@@ -93,7 +94,7 @@ class Stretch:
         """Where events begin, and in which transactions: by steps that all of these make at once, but the last few."""
         at, live = self.starts.copy(), np.arange(len(self.starts))
         begins, of = [live[:0]], [live[:0]]
-        while len(live) >= FEWEST:
+        while len(live) >= FEW:
             here = at[live]
             size = self.memory.long(here + 9)
             fits = (size >= ev.HEADER_SIZE + self.trailer) & (here + size <= self.ends[live])
