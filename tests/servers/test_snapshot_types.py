@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers import compare, dump_all, source_config, target_config
+from backups.engine.errors import Refused
+from backups.engine.manifest import Manifest
+from tests.helpers import clean, compare, dump_all, source_config, target_config
 from tests.servers import everything
 from tests.servers.backups import archive_in, back_up, put_back
 
@@ -22,3 +25,45 @@ def test_everything_comes_back_as_it_was(flavour: str, request: Any, tmp_path: P
     assert compare(dump_all(source.connect()), dump_all(target.connect())) == []
     assert counts.broken == ()
     assert counts.rows == manifest.rows > 40
+
+
+ODD = (
+    "SET SESSION sql_mode = ''",
+    "CREATE DATABASE shop",
+    "CREATE TABLE shop.odd (id INT PRIMARY KEY,"
+    " twice ENUM('x', 'X', 'y') CHARACTER SET latin1 COLLATE latin1_swedish_ci,"
+    " lost ENUM('😀', '😎', '2') CHARACTER SET latin1,"
+    " none ENUM('', 'a'), bad ENUM('a', 'b') NOT NULL,"
+    " several SET('x', 'X') CHARACTER SET latin1 COLLATE latin1_swedish_ci, plain ENUM('a', 'b'))",
+    "INSERT INTO shop.odd VALUES (1, 1, 1, 0, 'zzz', 1, 1), (2, 2, 2, 1, 1, 2, 2), (3, 3, 3, 2, 2, 3, NULL),"
+    " (4, NULL, NULL, NULL, 0, NULL, 'nothing')",
+)
+NUMBERS = "SELECT id, twice + 0, lost + 0, none + 0, bad + 0, several + 0, plain + 0 FROM shop.odd ORDER BY id"
+
+
+@pytest.mark.parametrize("flavour", ["mysql", "mariadb"])
+def test_elements_of_equal_text_and_values_that_are_no_element(flavour: str, request: Any, tmp_path: Path) -> None:
+    """Outside of strict mode a server takes both."""
+    source, target = (request.getfixturevalue(f"{flavour}_{role}") for role in ("source", "target"))
+    with source.connect() as connection, connection.cursor() as cursor:
+        for statement in ODD:
+            cursor.execute(statement)
+        cursor.execute(NUMBERS)
+        wanted = cursor.fetchall()
+    assert [row[1:] for row in wanted][:2] == [(1, 1, 0, 0, 1, 1), (2, 2, 1, 1, 2, 2)]
+    archive = archive_in(tmp_path)
+    manifest = back_up(source_config(source, tls="off"), archive)
+    put_back(target_config(target, tls="off"), target, archive, manifest)
+    with target.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(NUMBERS)
+        assert cursor.fetchall() == wanted
+    clean(target)
+    with pytest.raises(Refused, match=r"would not take rows of shop\.odd as they are: 1 values were truncated"):
+        put_back(target_config(target, tls="off"), target, archive, _with_a_set_that_is_none(manifest))
+
+
+def _with_a_set_that_is_none(manifest: Manifest) -> Manifest:
+    (schema,) = manifest.schemas
+    (table,) = schema.tables
+    other = replace(table, load=table.load.replace("CAST(@c5 AS UNSIGNED)", "IF(id = 1, 'zzz', 'x')"))
+    return replace(manifest, schemas=(replace(schema, tables=(other,)),))

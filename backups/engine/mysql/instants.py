@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from backups.engine.errors import Refused
 from backups.engine.mysql import tsv
-from backups.engine.mysql.schema import TEXT_TYPES, Column, Table
+from backups.engine.mysql.schema import Column, Table
 from backups.engine.mysql.server import Connection, quote
 
 MOST = 64 << 20  # bytes of such statements that a backup holds in memory
@@ -58,5 +58,4 @@ def _literal(column: Column, field: bytes) -> bytes:
     if field == tsv.NULL:
         return b"NULL"
     value = b"\\".join(part.replace(b"\\t", b"\t").replace(b"\\n", b"\n") for part in field.split(b"\\\\"))
-    text = b"_binary X'" + value.hex().encode() + b"'"
-    return b"CONVERT(" + text + b" USING utf8mb4)" if column.type in TEXT_TYPES else text
+    return column.value(f"_binary X'{value.hex()}'").encode()

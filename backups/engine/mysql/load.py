@@ -37,6 +37,7 @@ from backups.engine.types import DataRef, Run
 MISSING = (1146, 1305, 1356, 1049, 1054)
 # Warnings that speak of a way of working, not of rows; 6414: InnoDB and MyISAM written by one session.
 DEPRECATIONS = (1287, 1681, 6414)
+TRUNCATED = 1265  # also of an ENUM's 0, "no element", which is no loss
 TABLESPACE_EXISTS = 1813
 NAME = rb"`(?:[^`]|``)*`"
 VIEW = re.compile(
@@ -238,6 +239,7 @@ class _Table:
 
     def __init__(self, schema: str, entry: TableEntry, deferred: Deferred | None) -> None:
         self.name = f"{schema}.{entry.name}"
+        self.place = schema, entry.name
         self.sql = f"LOAD DATA LOCAL INFILE 'rows' INTO TABLE {quote(schema)}.{quote(entry.name)} {entry.load}"
         self.entry = entry
         self.deferred = deferred
@@ -245,6 +247,7 @@ class _Table:
         self.waiting = deque(entry.objects)
         self.left = len(entry.objects)
         self.rows = 0
+        self.truncated = 0  # values that the server says it shortened
 
     def compare(self) -> None:
         if self.rows != self.entry.rows:
@@ -312,22 +315,20 @@ class _Work:
     def _load(self, connection: Connection, table: _Table, ref: DataRef) -> None:
         try:
             loaded, warnings = tsv.load(connection, table.sql, self._watched(self.archive.read_data(ref)))
-            told = _objections(connection) if warnings else []
+            truncated, told = _warnings(connection) if warnings else (0, [])
         except pymysql.MySQLError as error:
             raise explain(error, f"Loading {table.name}") from error
         if told:
-            raise Refused(
-                f"The target would not take rows of {table.name} as they are: {'; '.join(told[:3])} "
-                f"({warnings} warnings).",
-                meaning="The target does not hold what the backup holds; do not use it.",
-                next_step="Look for what differs in the target's version and settings.",
-            )
+            raise _altered(table, told)
         with self.lock:
             table.rows += loaded
+            table.truncated += truncated
             self.done += loaded
             self.run.progress("load", self.done, self.total, "rows")
             table.left -= 1
             complete = table.left == 0
+        if complete and table.truncated:
+            _prove_truncated(connection, table)
         if complete and table.deferred:
             self._build(connection, table, table.deferred)
 
@@ -349,10 +350,38 @@ class _Work:
             raise Stopped("Another part of the restore failed.")
 
 
-def _objections(connection: Connection) -> list[str]:
-    """What the server says about the rows, which LOCAL makes warnings of: each is a row that it left out or altered."""
-    told = rows(connection, "SHOW WARNINGS")
-    return [f"{text} ({code})" for level, code, text in told if level != "Note" and code not in DEPRECATIONS]
+def _warnings(connection: Connection) -> tuple[int, list[str]]:
+    """How many values were truncated, and what else the server says about the rows, which LOCAL makes warnings of:
+    each is a row that it left out or altered."""
+    ((count,),) = rows(connection, "SHOW COUNT(*) WARNINGS")  # of all; only some are kept
+    others = [one for one in rows(connection, "SHOW WARNINGS") if one[1] != TRUNCATED]
+    told = [f"{text} ({code})" for level, code, text in others if level != "Note" and code not in DEPRECATIONS]
+    return int(count) - len(others), told
+
+
+def _prove_truncated(connection: Connection, table: _Table) -> None:
+    """An ENUM's 0, "no element", always counts as truncated, though it is what the source holds: nothing else may."""
+    place = "TABLE_SCHEMA = %s AND TABLE_NAME = %s"
+    try:
+        ((kind,),) = rows(connection, f"SELECT TABLE_TYPE FROM information_schema.TABLES WHERE {place}", table.place)
+        enums = f"{place} AND DATA_TYPE = 'enum' AND COALESCE(GENERATION_EXPRESSION, '') = ''"
+        names = rows(connection, f"SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE {enums}", table.place)
+        none = " + ".join(["0", *(f"COALESCE(SUM({quote(str(name))} = 0), 0)" for (name,) in names)])
+        history = " FOR SYSTEM_TIME ALL" if kind == "SYSTEM VERSIONED" else ""
+        source = ".".join(map(quote, table.place))
+        ((count,),) = rows(connection, f"SELECT {none} FROM {source}{history}")
+    except pymysql.MySQLError as error:
+        raise explain(error, f"Looking at what was loaded into {table.name}") from error
+    if int(count) != table.truncated:
+        raise _altered(table, [f"{table.truncated - int(count):,} values were truncated."])
+
+
+def _altered(table: _Table, told: list[str]) -> Refused:
+    return Refused(
+        f"The target would not take rows of {table.name} as they are: {'; '.join(told[:3])}",
+        meaning="The target does not hold what the backup holds; do not use it.",
+        next_step="Look for what differs in the target's version and settings.",
+    )
 
 
 def _stop_if_asked(run: Run) -> None:

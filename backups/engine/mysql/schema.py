@@ -19,6 +19,8 @@ Row = tuple[Any, ...]
 ROWLESS = ("MRG_MYISAM", "MRG_MyISAM", "FEDERATED", "BLACKHOLE", "SPIDER", "CONNECT", "PERFORMANCE_SCHEMA")
 # LOAD DATA in CHARACTER SET binary would take these types' text for their inner form: given as text by CONVERT.
 TEXT_TYPES = ("json", "inet4", "inet6", "uuid")
+ELEMENT = re.compile("'((?:[^']|'')*)'")  # of an ENUM or SET, as information_schema prints it
+ALIKE = str.maketrans("jyuw", "iivv")  # letters that are equal to some collation: Roman, Lithuanian, Swedish
 COUNTER = re.compile(rb"(\n\) [^\n]*?)AUTO_INCREMENT=(\d+) ?")
 ENGINE = re.compile(rb"(\n\) [^\n]*?ENGINE=\w+)")
 
@@ -45,16 +47,28 @@ PROGRAMS = (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column whose values are stored (not generated).  charset: "" where it holds no text."""
+    """A column whose values are stored (not generated).  charset: "" where it holds no text.
+
+    numbered: an ENUM or SET whose values are told by number, as their text may stand for several of its elements.
+    """
 
     name: str
     type: str
     charset: str = ""
+    numbered: bool = False
 
     @property
     def expression(self) -> str:
         """Its value as exact text: FLOAT prints six digits only."""
+        if self.numbered:
+            return f"CAST({quote(self.name)} AS UNSIGNED)"
         return f"CAST({quote(self.name)} AS DOUBLE)" if self.type == "float" else quote(self.name)
+
+    def value(self, text: str) -> str:
+        """What is to be stored, given SQL for the bytes of `expression`."""
+        if self.numbered:
+            return f"CAST({text} AS UNSIGNED)"
+        return f"CONVERT({text} USING utf8mb4)" if self.type in TEXT_TYPES else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +221,14 @@ class Reader:
 
     def _columns(self, schema: str) -> Columns:
         found = self._ask(
-            "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COALESCE(GENERATION_EXPRESSION, ''), CHARACTER_SET_NAME"
+            "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COALESCE(GENERATION_EXPRESSION, ''), CHARACTER_SET_NAME,"
+            " IF(DATA_TYPE IN ('enum', 'set'), COLUMN_TYPE, '')"
             " FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s ORDER BY TABLE_NAME, ORDINAL_POSITION",
             schema,
         )
         columns: Columns = {}
-        for table, name, kind, expression, charset in found:
-            column = Column(_text(name), _text(kind).lower(), _text(charset))
+        for table, name, kind, expression, charset, elements in found:
+            column = Column(_text(name), _text(kind).lower(), _text(charset), _ambiguous(_text(elements)))
             columns.setdefault(_text(table), []).append((column, _text(expression)))
         return columns
 
@@ -254,6 +269,17 @@ class Reader:
         with self.connection.cursor() as cursor:
             cursor.execute(sql, values or None)
             return tuple(cursor.fetchall())
+
+
+def _ambiguous(elements: str) -> bool:
+    """Whether an ENUM's or SET's text may stand for another of its elements, or for none: then "" does, too.
+
+    Outside of strict mode elements may be equal, in bytes or to a collation; what a server cannot print is "?".  Told
+    apart are printable ASCII texts of letters that no collation takes for one another.
+    """
+    found = [element.rstrip().casefold().translate(ALIKE) for element in ELEMENT.findall(elements)]
+    odd = not elements.isascii() or not elements.isprintable() or "\\" in elements
+    return odd or "" in found or len(set(found)) < len(found)
 
 
 Columns = dict[str, list[tuple[Column, str]]]  # by table; with the expression of a generated one

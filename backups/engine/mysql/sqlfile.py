@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 
 from backups.engine.errors import Corrupt
-from backups.engine.mysql.schema import TEXT_TYPES, Program, Schema, Table, with_counter
+from backups.engine.mysql.schema import Program, Schema, Table, with_counter
 from backups.engine.mysql.server import Identity, quote
 from backups.engine.mysql.tsv import LINES
 
@@ -100,9 +100,10 @@ def load_clause(table: Table) -> str:
     """What follows INTO TABLE name.  Bytes go in unconverted; what needs text is told that it is utf8mb4."""
     places, sets = [], []
     for number, column in enumerate(table.columns):
-        if column.type in TEXT_TYPES:
+        stored = column.value(f"@c{number}")
+        if stored != f"@c{number}":
             places.append(f"@c{number}")
-            sets.append(f"{quote(column.name)} = CONVERT(@c{number} USING utf8mb4)")
+            sets.append(f"{quote(column.name)} = {stored}")
         else:
             places.append(quote(column.name))
     ending = f" SET {', '.join(sets)}" if sets else ""
