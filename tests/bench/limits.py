@@ -41,7 +41,7 @@ def commits(stand: Stand) -> Iterator[Row]:
 
 
 def impact(stand: Stand) -> Iterator[Row]:
-    """How much less OLTP a source does while it is read, in per cent of what it does alone just before."""
+    """How much less OLTP a source does while it is read, in per cent of what it does alone just before and after."""
     source, seconds = stand.source, stand.size.impact_seconds
     config = stand.fresh_source()
     workloads.prepare_oltp(source, stand.size)
@@ -54,11 +54,13 @@ def impact(stand: Stand) -> Iterator[Row]:
     lost: dict[str, list[float]] = {name: [] for name in ways}
     steps: dict[str, Step] = {}
     with workloads.load(source, stand.size, "oltp_write_only"):
+        before = stand.measured(beside, source.socket, seconds, waited).result[0]
         for _ in range(stand.size.rounds):
             for name, way in ways.items():
-                alone = stand.measured(beside, source.socket, seconds, waited)
                 steps[name] = stand.measured(beside, source.socket, seconds, *way())
-                lost[name].append(100 * (1 - steps[name].result[0] / alone.result[0]))
+                after = stand.measured(beside, source.socket, seconds, waited).result[0]
+                lost[name].append(100 * (1 - 2 * steps[name].result[0] / (before + after)))
+                before = after
     for name, step in steps.items():
         took = step.seconds / step.result[1]
         each = statistics.median(lost[name]) / 100 * took
