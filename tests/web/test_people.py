@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from backups.models import Database, Job, WorkerState
+from everest import views
 from everest.models import Event, User
 from everest.people import RANKS
 from tests.web import story
@@ -65,6 +66,18 @@ def test_events_are_found_by_every_word_and_cannot_be_changed(sign_in):
     assert found == ["ada"]
     with pytest.raises(TypeError):
         Event.objects.first().delete()
+
+
+def test_a_search_shows_the_newest_events_page_by_page(sign_in, monkeypatch):
+    for number in range(7):
+        Event.note("ada", "started backup", f"shop {number}")
+    monkeypatch.setattr(views, "PAGE", 2)
+    monkeypatch.setattr(views, "FOUND", 5)
+    client = sign_in("Viewer")
+    pages = [client.get(reverse("events"), {"q": "shop", "page": number}) for number in (1, 2, 3)]
+    assert [event.subject[-1] for each in pages for event in each.context["page"]] == ["6", "5", "4", "3", "2"]
+    assert "The newest 5 events" in pages[0].content.decode()
+    assert "The newest" not in client.get(reverse("events"), {"q": "shop 3"}).content.decode()
 
 
 def test_an_event_says_who_what_and_from_where(world, sign_in):
