@@ -50,3 +50,16 @@ def test_no_more_answers_are_due_than_a_socket_keeps(mysql_target: Server) -> No
         for number in range(pipeline.MOST + 1):
             line.send("DO 1", partial(lambda number, error: told.append(number), number))
         assert told == list(range(pipeline.MOST))
+
+
+def test_a_server_that_waits_until_its_rows_are_read_is_sent_no_more(mysql_target: Server) -> None:
+    """Else each would wait for the other."""
+    told: list[int] = []
+    many = " UNION ALL ".join(["SELECT REPEAT('x', 1000000)"] * 30)
+    with connect(target_config(mysql_target)) as session:
+        line = Pipeline(session)
+        line.send(many, lambda error: told.append(1))
+        line.send(b"SET @a = '" + b"y" * (17 << 20) + b"'", lambda error: told.append(2))
+        assert told == [1]
+        line.settle()
+        assert told == [1, 2]

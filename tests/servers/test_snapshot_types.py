@@ -10,6 +10,8 @@ import pytest
 
 from backups.engine.errors import Refused
 from backups.engine.manifest import Manifest
+from backups.engine.mysql.schema import ambiguous
+from everest.demo.servers import Server
 from tests.helpers import clean, compare, dump_all, source_config, target_config
 from tests.servers import everything
 from tests.servers.backups import archive_in, back_up, put_back
@@ -67,3 +69,43 @@ def _with_a_set_that_is_none(manifest: Manifest) -> Manifest:
     (table,) = schema.tables
     other = replace(table, load=table.load.replace("CAST(@c5 AS UNSIGNED)", "IF(id = 1, 'zzz', 'x')"))
     return replace(manifest, schemas=(replace(schema, tables=(other,)),))
+
+
+def test_history_of_one_instant_with_values_that_are_no_element(
+    mariadb_source: Server, mariadb_target: Server, tmp_path: Path
+) -> None:
+    with mariadb_source.connect() as connection, connection.cursor() as cursor:
+        for statement in (
+            "SET SESSION sql_mode = ''",
+            "CREATE DATABASE shop",
+            "CREATE TABLE shop.h (id INT PRIMARY KEY, e ENUM('a', 'b') NOT NULL) WITH SYSTEM VERSIONING",
+            "INSERT INTO shop.h VALUES (1, 'none'), (2, 'a')",
+            "UPDATE shop.h SET e = 'neither' WHERE id = 2",
+            "SET SESSION timestamp = 1700000000",
+            "INSERT INTO shop.h VALUES (3, 'none')",
+            "DELETE FROM shop.h WHERE id = 3",
+        ):
+            cursor.execute(statement)
+    archive = archive_in(tmp_path)
+    manifest = back_up(source_config(mariadb_source, tls="off"), archive)
+    put_back(target_config(mariadb_target, tls="off"), mariadb_target, archive, manifest)
+    assert compare(dump_all(mariadb_source.connect()), dump_all(mariadb_target.connect())) == []
+
+
+@pytest.mark.parametrize(
+    ("elements", "numbered"),
+    [
+        ("", False),
+        ("enum('a','b')", False),
+        ("set('a','b','it''s, so')", False),
+        ("enum('a','A')", True),
+        ("enum('a','a ')", True),
+        ("enum('','a')", True),
+        ("enum('?','a')", True),
+        ("enum('a','ä')", True),
+        ("enum('a\\\\b')", True),
+        ("enum('in','jn')", True),
+    ],
+)
+def test_which_elements_are_told_by_number(elements: str, numbered: bool) -> None:
+    assert ambiguous(elements) is numbered

@@ -43,9 +43,9 @@ from backups.engine.mysql.shapes import Shapes
 from backups.engine.mysql.step import Control, Done, Format, Gathered, Rows, Statement, Step
 from backups.engine.types import Run
 
-AHEAD = 3  # what is queued while more is decoded: groups of steps, each with what it completes
-TOGETHER = 64  # steps that are one group
-TOGETHER_BYTES = 4 << 20  # of row events in a group, unless one step has more
+AHEAD = 3  # parts of the queue that wait while more is decoded: groups of steps, and what each completes
+GROUP = 64  # steps that are one group
+GROUP_BYTES = 4 << 20  # of row events and statements in a group, unless one step has more
 LOOK_SECONDS = 0.2  # between looks at should_stop
 LARGEST_PACKET = 1 << 30
 _IDLE_SECONDS = 86400  # how long the session may wait for a slow storage
@@ -89,7 +89,7 @@ class Applier:
         self._pool = ThreadPoolExecutor(1, "apply")
         self._queue: deque[Future[None] | Done | Batch] = deque()
         self._group: list[Step] = []  # not queued yet
-        self._group_size = 0  # bytes of row events in it
+        self._group_size = 0  # bytes of row events and statements in it
         self._failed = False
         self._looked = 0.0
         self._lanes: Lanes | None = None  # while it is None no batch was compacted
@@ -164,8 +164,8 @@ class Applier:
             if isinstance(step, Statement):
                 self._outdated = self._outdated or not _KEEPS_DEFINITIONS.match(step.query.sql)
             self._group.append(step)
-            self._group_size += len(step.raw) if isinstance(step, Rows) else 0
-            if len(self._group) >= TOGETHER or self._group_size >= TOGETHER_BYTES:
+            self._group_size += _size(step)
+            if len(self._group) >= GROUP or self._group_size >= GROUP_BYTES:
                 self._submit()
 
     def _submit(self) -> None:
@@ -370,14 +370,14 @@ class Applier:
 
     def _load(self, sql: bytes, file: IO[bytes], judge: Judge) -> None:
         self._pipeline.settle()
-        file.seek(0)
-        try:
-            tsv.load(self.connection, sql, iter(lambda: file.read(tsv.SEND), b""))
-        except pymysql.MySQLError as error:
-            judge(error)
-        else:
-            judge(None)
-        file.close()
+        with file:
+            file.seek(0)
+            try:
+                tsv.load(self.connection, sql, iter(lambda: file.read(tsv.SEND), b""))
+            except pymysql.MySQLError as error:
+                judge(error)
+            else:
+                judge(None)
 
     # What went wrong
 
@@ -395,6 +395,13 @@ class Applier:
         if not self.last:
             return "The target holds the snapshot, and no transaction after it for certain."
         return f"The target holds the source's state up to transaction {self.last}, and perhaps changes of later ones."
+
+
+def _size(step: Step) -> int:
+    """Bytes that a step keeps in memory."""
+    if isinstance(step, Rows):
+        return len(step.raw)
+    return len(step.query.sql) if isinstance(step, Statement) else 0
 
 
 def zone_for(source: str, target: str) -> str | None:

@@ -19,7 +19,7 @@ from isal.isal_zlib import crc32
 from backups.engine.errors import Corrupt
 from backups.engine.mysql import events
 from backups.engine.mysql.gtid_events import gtid, uuid_text
-from backups.engine.mysql.memory import Flags, Memory, Numbers
+from backups.engine.mysql.memory import Flags, Memory, Numbers, these
 from backups.engine.mysql.rowcounts import RowCounts
 from backups.engine.mysql.transactions import Grouper
 from backups.engine.types import Change, Transaction
@@ -38,14 +38,10 @@ _code = struct.Struct("<q")  # table << 34 | kind of change << 32 | rows
 _BEGIN = int.from_bytes(b"BEGIN", "little")
 
 
-def _these(*kinds: int) -> Flags:
-    return np.isin(np.arange(256), kinds)
-
-
-_LEFT = _these(*events.STRUCTURE, events.INCIDENT, events.TAGGED_GTID, events.MARIA_GTID)
-_BEGINS = _these(events.GTID, events.ANONYMOUS_GTID)
-_ROWS = _these(events.WRITE_ROWS, events.UPDATE_ROWS, events.DELETE_ROWS)
-_USUAL = _BEGINS | _ROWS | _these(events.QUERY, events.TABLE_MAP, events.XID, events.ROWS_QUERY)
+_LEFT = these(*events.STRUCTURE, events.INCIDENT, events.TAGGED_GTID, events.MARIA_GTID)
+_BEGINS = these(events.GTID, events.ANONYMOUS_GTID)
+_ROWS = these(events.WRITE_ROWS, events.UPDATE_ROWS, events.DELETE_ROWS)
+_USUAL = _BEGINS | _ROWS | these(events.QUERY, events.TABLE_MAP, events.XID, events.ROWS_QUERY)
 
 
 class Origin(NamedTuple):

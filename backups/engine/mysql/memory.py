@@ -40,3 +40,8 @@ class Memory:
 def _overlapping(buffer: memoryview, size: int) -> NDArray[np.unsignedinteger]:
     """The number of so many bytes that begins at each byte."""
     return np.ndarray((len(buffer) - size + 1,), f"<u{size}", buffer, 0, (1,))
+
+
+def these(*kinds: int) -> Flags:
+    """Which bytes are among these."""
+    return np.isin(np.arange(256), kinds)

@@ -52,7 +52,7 @@ class Packets:
     def rows(self) -> Places:
         """Where the packets of the next whole rows begin, which end at `at`.
 
-        None where the next row is larger than the buffer, or the result is over.  Raises the server's error.
+        Empty where the next row is larger than the buffer, or the result is over.  Raises the server's error.
         """
         self._move()
         found = [np.zeros(0, np.intp)]
@@ -134,7 +134,7 @@ def _chain(data: bytearray, at: int, end: int) -> Places:
     """The first of these packets, each beginning where the one before ends: found by what a header looks like.
 
     The third byte of a length below 64 KiB is 0, and the next packet's is, too, with the number that follows behind it.
-    What only looks so breaks the chain, and it ends there.  None where zeros are so many that a walk is done sooner.
+    What only looks so breaks the chain, and it ends there.  Empty where zeros are so many that a walk is done sooner.
     """
     here = np.frombuffer(data, np.uint8)[at:end]
     pairs = np.ndarray(max(len(here) - 1, 0), "<u2", here, strides=(1,))  # at even and odd places

@@ -14,7 +14,8 @@ from pymysql.constants import COMMAND
 
 from backups.engine.mysql.server import Connection
 
-MOST = 64  # answers that may be due: they must fit into what the system keeps for the socket
+MOST = 64  # answers that may be due
+MOST_BYTES = 64 << 10  # of statements whose answers are due: a server that waits until its answers are read takes these
 
 Judge = Callable[[pymysql.MySQLError | None], None]  # of a statement's error, None where it went through
 
@@ -25,6 +26,7 @@ class Pipeline:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._due: deque[tuple[int, Judge]] = deque()
+        self._size = 0  # bytes of what is due
 
     @property
     def due(self) -> int:
@@ -33,16 +35,18 @@ class Pipeline:
 
     def send(self, sql: str | bytes, judge: Judge) -> None:
         """Have a statement run; its judge hears what came of it at the latest when `settle` returns."""
-        self.connection._execute_command(COMMAND.COM_QUERY, sql)
-        self._due.append((self.connection._next_seq_id, judge))
-        if len(self._due) >= MOST:
+        if len(self._due) >= MOST or self._size + len(sql) > MOST_BYTES:
             self.settle()
+        self.connection._execute_command(COMMAND.COM_QUERY, sql)
+        self._size += len(sql)
+        self._due.append((self.connection._next_seq_id, judge))
 
     def settle(self) -> None:
         """Take all answers that are due; raises what a judge raises."""
         while self._due:
             self.connection._next_seq_id, judge = self._due.popleft()
             judge(self._error())
+        self._size = 0
 
     def run(self, sql: str | bytes) -> None:
         """After all that was sent before; raises the server's error."""

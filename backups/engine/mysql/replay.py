@@ -121,11 +121,15 @@ class Window:
         if self.by_gtid:
             self.have.add(item.identity)
 
-    def all(self, items: Sequence[Transaction]) -> bool:
-        """Whether the target lacks all of these and is to hold them."""
-        run = self._run(items)
-        if run is not None and isinstance(self.have, GtidSet) and isinstance(self.want, GtidSet):
-            return self.want.contains(run) and run.subtract(self.have) == run
+    def lacks_all(self, items: Sequence[Transaction]) -> bool:
+        """Whether the target lacks all of these, is to hold them, and none has a bearing on another's being there."""
+        if self.by_gtid:
+            if not isinstance(self.have, GtidSet) or not isinstance(self.want, GtidSet):
+                return False
+            if (run := self._run(items)) is not None:
+                return self.want.contains(run) and run.subtract(self.have) == run
+            if len({item.identity for item in items}) < len(items):
+                return False
         return not any(self.before(item) or self.beyond(item) for item in items)
 
     def passed_all(self, items: Sequence[Transaction]) -> None:
@@ -176,7 +180,7 @@ def _slice(index: SliceIndex, chunks: Iterable[bytes], window: Window, steps: St
         for event in reader.until(group[0].offset):
             if event.type == ev.FORMAT_DESCRIPTION:
                 yield from steps.format(event)
-        if len(group) >= stretch.FEWEST and window.all(group):
+        if len(group) >= stretch.FEWEST and window.lacks_all(group):
             raw = reader.take(sum(item.length for item in group))
             places, ends = [item.identity for item in group], list(accumulate(item.length for item in group))
             yield from steps.side_by_side(places, raw, ends)

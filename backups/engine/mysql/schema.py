@@ -20,6 +20,7 @@ ROWLESS = ("MRG_MYISAM", "MRG_MyISAM", "FEDERATED", "BLACKHOLE", "SPIDER", "CONN
 # LOAD DATA in CHARACTER SET binary would take these types' text for their inner form: given as text by CONVERT.
 TEXT_TYPES = ("json", "inet4", "inet6", "uuid")
 ELEMENT = re.compile("'((?:[^']|'')*)'")  # of an ENUM or SET, as information_schema prints it
+ODD = frozenset("?\\")
 ALIKE = str.maketrans("jyuw", "iivv")  # letters that are equal to some collation: Roman, Lithuanian, Swedish
 COUNTER = re.compile(rb"(\n\) [^\n]*?)AUTO_INCREMENT=(\d+) ?")
 ENGINE = re.compile(rb"(\n\) [^\n]*?ENGINE=\w+)")
@@ -228,7 +229,7 @@ class Reader:
         )
         columns: Columns = {}
         for table, name, kind, expression, charset, elements in found:
-            column = Column(_text(name), _text(kind).lower(), _text(charset), _ambiguous(_text(elements)))
+            column = Column(_text(name), _text(kind).lower(), _text(charset), ambiguous(_text(elements)))
             columns.setdefault(_text(table), []).append((column, _text(expression)))
         return columns
 
@@ -271,14 +272,14 @@ class Reader:
             return tuple(cursor.fetchall())
 
 
-def _ambiguous(elements: str) -> bool:
+def ambiguous(elements: str) -> bool:
     """Whether an ENUM's or SET's text may stand for another of its elements, or for none: then "" does, too.
 
-    Outside of strict mode elements may be equal, in bytes or to a collation; what a server cannot print is "?".  Told
-    apart are printable ASCII texts of letters that no collation takes for one another.
+    Outside of strict mode elements may be equal, in bytes or to a collation, and "?" is what a server could not print.
+    Told apart are other printable ASCII texts whose letters no collation takes for one another.
     """
     found = [element.rstrip().casefold().translate(ALIKE) for element in ELEMENT.findall(elements)]
-    odd = not elements.isascii() or not elements.isprintable() or "\\" in elements
+    odd = not elements.isascii() or not elements.isprintable() or not ODD.isdisjoint(elements)
     return odd or "" in found or len(set(found)) < len(found)
 
 

@@ -15,7 +15,7 @@ from isal.isal_zlib import crc32
 from backups.engine.mysql import events as ev
 from backups.engine.mysql.bulk import RESIDUE, leading
 from backups.engine.mysql.gtid_events import uuid_text
-from backups.engine.mysql.memory import Flags, Memory, Numbers
+from backups.engine.mysql.memory import Memory, Numbers, these
 from backups.engine.mysql.rowbuffer import FLAGS, SYSTEM
 from backups.engine.mysql.rows import STATEMENT_END
 
@@ -28,13 +28,10 @@ _GTID_BYTES = ev.HEADER_SIZE + 26  # of an event that has all that is looked at
 _LOGICAL_CLOCK = 2
 
 
-def _these(*kinds: int) -> Flags:
-    return np.isin(np.arange(256), kinds)
-
-
-_GTIDS = _these(ev.GTID, ev.ANONYMOUS_GTID)
-_ROWS = _these(ev.WRITE_ROWS, ev.UPDATE_ROWS, ev.DELETE_ROWS)
-_CHANGES = _ROWS | _these(ev.TABLE_MAP)
+BEGINS = frozenset({ev.GTID, ev.ANONYMOUS_GTID})  # types of the event that a plain transaction begins with
+_BEGINS = these(*BEGINS)
+_ROWS = these(ev.WRITE_ROWS, ev.UPDATE_ROWS, ev.DELETE_ROWS)
+_CHANGES = _ROWS | these(ev.TABLE_MAP)
 
 
 class RowEvents(NamedTuple):
@@ -134,7 +131,7 @@ class Stretch:
         first, second, before = np.minimum(first, most), np.minimum(first + 1, most), np.maximum(self._last - 1, 0)
         stop = self._at[second] + self._size[second] - self.trailer
         self.plain &= (
-            _GTIDS[self._kind[first]]
+            _BEGINS[self._kind[first]]
             & (self._size[first] >= _GTID_BYTES + self.trailer)
             & (self.memory.byte(self._at[first] + ev.HEADER_SIZE + 25) == _LOGICAL_CLOCK)
             & (self._kind[second] == ev.QUERY)
