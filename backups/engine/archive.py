@@ -148,7 +148,17 @@ class Archive:
         """Every committed backup, in no order that means anything."""
         for timeline in self.timelines():
             for backup in self.backups(timeline):
-                yield self.read_manifest(timeline, backup)
+                if entry := self._listed(timeline, backup):
+                    yield entry
+
+    def _listed(self, timeline: str, backup: str) -> Manifest | None:
+        """None where it was given up since it was listed, perhaps by a request that had been on its way for long."""
+        try:
+            return self.read_manifest(timeline, backup)
+        except Corrupt:
+            if self.has(self.manifest_key(timeline, backup)):
+                raise
+            return None
 
     def backups(self, timeline: str) -> list[str]:
         """The uuids of a timeline's committed backups."""

@@ -192,6 +192,15 @@ class TestRecords:
         archive.put_data(layout.backup_data(DATABASE, TIMELINE, BACKUP, "z1", "tsv"), [b"rows"])
         assert list(archive.manifests()) == [] and archive.timelines() == [TIMELINE]
 
+    def test_a_manifest_that_goes_while_they_are_listed_is_none_and_a_damaged_one_is_told(self, archive, store):
+        archive.write_manifest(manifest())
+        key = archive.manifest_key(TIMELINE, BACKUP)
+        store.objects[key] += b"?"
+        with pytest.raises(Corrupt):
+            list(archive.manifests())
+        store.before = lambda action, asked: store.objects.pop(key, None) if action == "get" else None
+        assert list(archive.manifests()) == []
+
     def test_a_manifest_under_another_backups_key_is_corrupt(self, archive, store):
         archive.write_manifest(manifest())
         other = BACKUP.replace("b1", "b2")
