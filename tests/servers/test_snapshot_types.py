@@ -109,3 +109,16 @@ def test_history_of_one_instant_with_values_that_are_no_element(
 )
 def test_which_elements_are_told_by_number(elements: str, numbered: bool) -> None:
     assert ambiguous(elements) is numbered
+
+
+def test_an_event_of_a_mode_that_does_not_parse_how_events_are_printed(
+    mysql_source: Server, mysql_target: Server, tmp_path: Path
+) -> None:
+    with mysql_source.connect(init_command="SET NAMES utf8mb4") as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE shop")
+        cursor.execute("SET SESSION sql_mode = 'HIGH_NOT_PRECEDENCE'")
+        cursor.execute("CREATE EVENT shop.`日本``x` ON SCHEDULE EVERY 3 DAY STARTS '2036-01-01' DO DELETE FROM t")
+    archive = archive_in(tmp_path)
+    manifest = back_up(source_config(mysql_source, tls="off"), archive)
+    put_back(target_config(mysql_target, tls="off"), mysql_target, archive, manifest)
+    assert compare(dump_all(mysql_source.connect()), dump_all(mysql_target.connect())) == []

@@ -25,11 +25,23 @@ ALIKE = str.maketrans("jyuw", "iivv")  # letters that are equal to some collatio
 COUNTER = re.compile(rb"(\n\) [^\n]*?)AUTO_INCREMENT=(\d+) ?")
 ENGINE = re.compile(rb"(\n\) [^\n]*?ENGINE=\w+)")
 
-# An event's head up to the clause that is the default, and that sql_mode HIGH_NOT_PRECEDENCE does not parse.
-NOT_PRESERVED = re.compile(
-    rb"\A(CREATE DEFINER=`(?:[ -_a-~]|``)*`@`(?:[ -_a-~]|``)*` EVENT `(?:[ -_a-~]|``)*`"
-    rb" ON SCHEDULE (?:(?! ON COMPLETION)[ -_a-~])*) ON COMPLETION NOT PRESERVE"
-)
+# Character sets of sessions in which a character may end in the byte of a backtick.
+BACKTICKS = frozenset({"big5", "cp932", "gb18030", "gbk", "sjis"})
+
+
+def _not_preserved(byte: bytes) -> re.Pattern[bytes]:
+    """An event's head up to the clause that is the default, and that sql_mode HIGH_NOT_PRECEDENCE does not parse.
+
+    byte: of its text, but for backticks.
+    """
+    name = rb"`(?:%b|``)*`" % byte
+    return re.compile(
+        rb"\A(CREATE DEFINER=%b@%b EVENT %b ON SCHEDULE (?:(?! ON COMPLETION)%b)*) ON COMPLETION NOT PRESERVE"
+        % (name, name, name, byte)
+    )
+
+
+NOT_PRESERVED = {True: _not_preserved(rb"[ -_a-~]"), False: _not_preserved(rb"[ -_a-~\x80-\xff]")}  # by BACKTICKS
 DEFINER = re.compile(rb"CREATE [^`]*?DEFINER=(`(?:[^`]|``)*`(?:@`(?:[^`]|``)*`)?)")
 
 LIBRARIES = (  # MySQL's, from 9.2 on
@@ -260,7 +272,9 @@ class Reader:
         client, collation = _text(row[place + 1]), _text(row[place + 2])  # only these: a name need not be UTF-8 here
         mode, database = ("", "") if kind == "VIEW" else (_text(row[1]), _text(row[place + 3]))
         zone = _text(row[2]) if kind == "EVENT" else ""
-        definition = NOT_PRESERVED.sub(rb"\1", row[place], count=1) if kind == "EVENT" else row[place]
+        definition = row[place]
+        if kind == "EVENT":
+            definition = NOT_PRESERVED[charset in BACKTICKS].sub(rb"\1", definition, count=1)
         return Program(kind, name, definition, client, collation, mode, zone, database, columns)
 
     def _charset(self, name: str) -> None:
