@@ -314,9 +314,8 @@ class Applier:
             connection.query("SET SESSION gtid_next = 'AUTOMATIC'")
 
     def _raise_counters(self) -> None:
-        """AUTO_INCREMENT values of rows that were inserted and deleted again, which the target has not seen."""
+        """AUTO_INCREMENT values of rows that came and went again, which the target has not seen; all else is done."""
         if self._lanes and self._lanes.counters:
-            self._settle()
             try:
                 self._lanes.raise_counters(self._increments)
             except pymysql.MySQLError as error:

@@ -38,10 +38,11 @@ _code = struct.Struct("<q")  # table << 34 | kind of change << 32 | rows
 _BEGIN = int.from_bytes(b"BEGIN", "little")
 
 
+# By type of event
 _LEFT = these(*events.STRUCTURE, events.INCIDENT, events.TAGGED_GTID, events.MARIA_GTID)
-_BEGINS = these(events.GTID, events.ANONYMOUS_GTID)
-_ROWS = these(events.WRITE_ROWS, events.UPDATE_ROWS, events.DELETE_ROWS)
-_USUAL = _BEGINS | _ROWS | these(events.QUERY, events.TABLE_MAP, events.XID, events.ROWS_QUERY)
+BEGINS = these(events.GTID, events.ANONYMOUS_GTID)
+ROWS = these(events.WRITE_ROWS, events.UPDATE_ROWS, events.DELETE_ROWS)
+_USUAL = BEGINS | ROWS | these(events.QUERY, events.TABLE_MAP, events.XID, events.ROWS_QUERY)
 
 
 class Origin(NamedTuple):
@@ -96,7 +97,7 @@ class Bulk:
 
         The second is how far the reference is to go before the next try.
         """
-        if end - at < FEWEST * SMALLEST or not _BEGINS[buffer[at + OVERHEAD + 4]]:
+        if end - at < FEWEST * SMALLEST or not BEGINS[buffer[at + OVERHEAD + 4]]:
             return None, at
         if self._rows.full() or len(self._known) > KEPT:
             self._forget()
@@ -153,7 +154,7 @@ class Bulk:
         A transaction with one that does not follow its table map, or is not understood, is set odd.
         """
         kinds = log.kinds[: len(heads.of)]
-        found, maps = np.flatnonzero(_ROWS[kinds]), np.flatnonzero(kinds == events.TABLE_MAP)
+        found, maps = np.flatnonzero(ROWS[kinds]), np.flatnonzero(kinds == events.TABLE_MAP)
         numbers = np.array([*self._rows.numbers_of([log.raws[place] for place in maps.tolist()]), -1], np.int64)
         nearest = np.searchsorted(maps, found) - 1  # -1 is the one that was added
         tables, maps = numbers[nearest], np.append(maps, 0)[nearest]
@@ -242,7 +243,7 @@ class Heads(NamedTuple):
 
 def _heads(log: Log, origin: Origin) -> Heads | None:
     """None where the first is not."""
-    memory, first = log.memory, np.flatnonzero(_BEGINS[log.kinds])
+    memory, first = log.memory, np.flatnonzero(BEGINS[log.kinds])
     at = log.starts[first] + _BODY
     immediate = memory.number(at + 42, 7)
     second = immediate >> 55

@@ -181,9 +181,8 @@ def _slice(index: SliceIndex, chunks: Iterable[bytes], window: Window, steps: St
             if event.type == ev.FORMAT_DESCRIPTION:
                 yield from steps.format(event)
         if len(group) >= stretch.FEWEST and window.lacks_all(group):
-            raw = reader.take(sum(item.length for item in group))
             places, ends = [item.identity for item in group], list(accumulate(item.length for item in group))
-            yield from steps.side_by_side(places, raw, ends)
+            yield from steps.side_by_side(places, reader.take(ends[-1]), ends)
             window.passed_all(group)
             continue
         for item in group:

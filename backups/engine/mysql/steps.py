@@ -17,6 +17,7 @@ from typing import IO
 from backups.engine.errors import Corrupt, Gap, Refused
 from backups.engine.mysql import events as ev
 from backups.engine.mysql.batch import Batch, Look, Name
+from backups.engine.mysql.bulk import BEGINS
 from backups.engine.mysql.cascades import without_cascades
 from backups.engine.mysql.events import Event, FormatDescription, with_checksum
 from backups.engine.mysql.gtid_events import PREPARED_XA, STANDALONE, gtid, maria_gtid
@@ -26,7 +27,7 @@ from backups.engine.mysql.rowbuffer import SYSTEM, RowBuffer, ends_statement, sc
 from backups.engine.mysql.skipped import is_skipped
 from backups.engine.mysql.statements import LoadQuery, Query, load_query, query, xa_prepare
 from backups.engine.mysql.step import Control, Done, Format, Gathered, Rows, Statement, Step
-from backups.engine.mysql.stretch import BEGINS, Stretch
+from backups.engine.mysql.stretch import Stretch
 from backups.engine.mysql.wrapped import payload_events, uncompressed
 
 GATHER_BYTES = 4 << 20  # of row events in one target transaction, unless one source transaction has more
@@ -129,7 +130,7 @@ class Steps:
     def side_by_side(self, places: Sequence[str], raw: bytes, ends: Sequence[int]) -> Iterator[Step]:
         """Transactions that are in memory together.  ends: where each ends in `raw`."""
         assert self._format is not None
-        together = self._compacting and len(raw) <= self.limit and raw[4] in BEGINS
+        together = self._compacting and len(raw) <= self.limit and BEGINS[raw[4]]
         stretch = Stretch(raw, places, ends, self._format.trailer) if together else None
         first, starts = 0, [0, *ends]
         while first < len(places):

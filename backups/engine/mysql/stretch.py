@@ -13,7 +13,7 @@ import numpy as np
 from isal.isal_zlib import crc32
 
 from backups.engine.mysql import events as ev
-from backups.engine.mysql.bulk import RESIDUE, leading
+from backups.engine.mysql.bulk import BEGINS, RESIDUE, ROWS, leading
 from backups.engine.mysql.gtid_events import uuid_text
 from backups.engine.mysql.memory import Memory, Numbers, these
 from backups.engine.mysql.rowbuffer import FLAGS, SYSTEM
@@ -26,12 +26,7 @@ _SCHEMA = 8  # in a table map's body: length, then name
 _BEGIN = int.from_bytes(b"\0BEGIN", "little")
 _GTID_BYTES = ev.HEADER_SIZE + 26  # of an event that has all that is looked at
 _LOGICAL_CLOCK = 2
-
-
-BEGINS = frozenset({ev.GTID, ev.ANONYMOUS_GTID})  # types of the event that a plain transaction begins with
-_BEGINS = these(*BEGINS)
-_ROWS = these(ev.WRITE_ROWS, ev.UPDATE_ROWS, ev.DELETE_ROWS)
-_CHANGES = _ROWS | these(ev.TABLE_MAP)
+_CHANGES = ROWS | these(ev.TABLE_MAP)
 
 
 class RowEvents(NamedTuple):
@@ -54,8 +49,10 @@ class Stretch:
         self.memory = Memory(memoryview(raw + bytes(SLACK)))
         self.starts, self.ends = np.array([0, *ends[:-1]], np.int64), np.array(ends, np.int64)
         self.plain = np.ones(len(places), np.bool_)
-        self._keep(*self._frames())
-        self._keep(*self._sound())
+        self._at, self._of = self._frames()
+        self._keep()
+        self._prove_checksums()
+        self._keep()
         if len(self._at):
             self._tell_forms()
             self._tell_tables()
@@ -106,18 +103,16 @@ class Stretch:
         order = np.argsort(found)
         return found[order], np.concatenate(of)[order]
 
-    def _sound(self) -> tuple[Numbers, Numbers]:
-        """As `_frames`, after every checksum was looked at."""
+    def _prove_checksums(self) -> None:
         if self.trailer:
             raw, ends = self.raw, (self._at + self._size).tolist()
             sums = [crc32(raw[start:end]) for start, end in zip(self._at.tolist(), ends, strict=True)]
             self.plain[self._of[np.array(sums, np.int64) != RESIDUE]] = False
-        return self._at, self._of
 
-    def _keep(self, at: Numbers, of: Numbers) -> None:
+    def _keep(self) -> None:
         """The events of transactions that are plain as far as is known."""
-        kept = self.plain[of]
-        self._at, self._of = at[kept], of[kept]
+        kept = self.plain[self._of]
+        self._at, self._of = self._at[kept], self._of[kept]
         self._size = self.memory.long(self._at + 9)
         self._kind = self.memory.bytes[self._at + 4]
 
@@ -131,20 +126,20 @@ class Stretch:
         first, second, before = np.minimum(first, most), np.minimum(first + 1, most), np.maximum(self._last - 1, 0)
         stop = self._at[second] + self._size[second] - self.trailer
         self.plain &= (
-            _BEGINS[self._kind[first]]
+            BEGINS[self._kind[first]]
             & (self._size[first] >= _GTID_BYTES + self.trailer)
             & (self.memory.byte(self._at[first] + ev.HEADER_SIZE + 25) == _LOGICAL_CLOCK)
             & (self._kind[second] == ev.QUERY)
             & (self.memory.number(stop - 6, 6) == _BEGIN)
             & (self._kind[self._last] == ev.XID)
             & (changes == sizes - 3)
-            & _ROWS[self._kind[before]]
+            & ROWS[self._kind[before]]
             & (self.memory.byte(self._at[before] + FLAGS) & STATEMENT_END != 0)
         )
 
     def _tell_tables(self) -> None:
         """Each row event follows the map of its table in its transaction, and none is about a system schema."""
-        self._rows, self._maps = np.flatnonzero(_ROWS[self._kind]), np.flatnonzero(self._kind == ev.TABLE_MAP)
+        self._rows, self._maps = np.flatnonzero(ROWS[self._kind]), np.flatnonzero(self._kind == ev.TABLE_MAP)
         bounds = self._at[self._maps], self._at[self._maps] + self._size[self._maps] - self.trailer
         starts, ends = (column.tolist() for column in bounds)
         self._bodies = [self.raw[start + ev.HEADER_SIZE : end] for start, end in zip(starts, ends, strict=True)]
