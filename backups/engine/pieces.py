@@ -7,14 +7,21 @@ from collections.abc import Iterable, Iterator
 import zstandard
 
 LEVEL = 1  # zstd's: the worker shares the machine with others, and faster levels restore faster too
+FRAME = 257 << 10  # bytes at least, from which on zstd takes its fast way; by frames it takes 1/8 less than as one
 
 
 def compressed(raw: Iterable[bytes]) -> Iterator[bytes]:
-    zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
+    """Frames of whole pieces, the last of which may be empty."""
+    zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+    pieces: list[bytes] = []
+    size = 0
     for piece in raw:
-        if packed := zstd.compress(piece):
-            yield packed
-    yield zstd.flush()
+        pieces.append(piece)
+        size += len(piece)
+        if size >= FRAME:
+            yield zstd.compress(b"".join(pieces))
+            pieces, size = [], 0
+    yield zstd.compress(b"".join(pieces))
 
 
 class AsFile:
