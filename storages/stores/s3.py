@@ -76,7 +76,15 @@ class S3Store:
         if config.ca_certificate and config.verify_tls:
             self._verify = _ca_file(config.ca_certificate)
             weakref.finalize(self, os.unlink, self._verify)
-        self._client = self._new_client(attempts, timeout)
+        self._patience = attempts, timeout
+        self._connected, self._owner = self._new_client(attempts, timeout), os.getpid()
+
+    @property
+    def _client(self) -> Any:
+        """A process that was forked has connections of its own."""
+        if self._owner != os.getpid():
+            self._connected, self._owner = self._new_client(*self._patience), os.getpid()
+        return self._connected
 
     def check(self) -> None:
         with self._sentences():
