@@ -56,6 +56,11 @@ def workers_seen() -> bool:
     return WorkerState.objects.filter(name=WorkerState.TICK, seen_at__gte=limit).exists()
 
 
+# A process that is forked while a thread beats would wait for ever for what that thread holds.
+BEAT = threading.Lock()
+os.register_at_fork(before=BEAT.acquire, after_in_parent=BEAT.release, after_in_child=BEAT.release)
+
+
 class Pulse:
     """Calls `beat` every `every` seconds from a thread of its own, which alone speaks with the metadata for a run.
 
@@ -79,7 +84,8 @@ class Pulse:
         try:
             while not self._done.wait(self._every):
                 try:
-                    self._beat()
+                    with BEAT:
+                        self._beat()
                 except DatabaseError:
                     log.exception("The metadata could not be reached for a heartbeat")
                     close_old_connections()

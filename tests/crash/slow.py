@@ -36,9 +36,11 @@ class SlowJobs(AppConfig):
 
     def ready(self):
         from backups import runs
+        from backups.engine.mysql import ranges, reading
         from backups.models import Job
 
         runs.BODIES[Job.VERIFY] = slow
+        ranges.SMALL, reading.cores = 0, lambda: 2  # a backup of small tables forks too
         LocalStore.upload, LocalStore.get = dragged(LocalStore.upload), dragged(LocalStore.get)
 
 

@@ -9,7 +9,7 @@ from everest.demo import accounts
 from tests.crash.conftest import PATIENCE
 from tests.helpers import compare, dump_all, wait_for
 
-TABLES = 12
+TABLES = 24
 
 
 @pytest.fixture
@@ -52,9 +52,13 @@ def interrupt(shop, worker, kind, queue):
     (shop.folder / "hanging").unlink()
     shop.start_worker()
     started(shop, kind)
-    for pid in shop.pool(queue, 2):
+    busy = shop.pool(queue, 2)
+    forks = {pid for pid, parent in shop.processes(queue).items() if parent in busy}
+    assert len(forks) == (kind == "backup")
+    for pid in busy:
         os.kill(pid, signal.SIGKILL)
     (shop.folder / "drag").unlink()
+    wait_for(lambda: not forks & set(shop.processes(queue)), PATIENCE)
     wait_for(lambda: shop.job(job)["state"] not in ("running", "pending"), PATIENCE)
     assert shop.job(job)["state"] == "succeeded", shop.job(job)["error"]
     assert shop.job(job)["attempts"] == 2  # a stopped run does not count

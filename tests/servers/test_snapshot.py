@@ -14,7 +14,7 @@ import pytest
 from backups.engine.archive import Archive
 from backups.engine.errors import Refused, Stopped, Transient
 from backups.engine.manifest import TableEntry
-from backups.engine.mysql import reading, view
+from backups.engine.mysql import ranges, reading, view
 from backups.engine.mysql.gtid import executed
 from backups.engine.mysql.preflight import preflight_source
 from everest.demo.servers import Server
@@ -161,8 +161,8 @@ def test_a_large_table_is_read_in_ranges_of_its_key(
 ) -> None:
     """Whatever its numbers are, and in the order of the key: a table without such a key is read as a whole."""
     source, target = pair(request, flavour)
-    monkeypatch.setattr(reading, "RANGE", 1 << 13)
-    monkeypatch.setattr(reading, "SMALL", 1 << 13)
+    monkeypatch.setattr(ranges, "RANGE", 1 << 13)
+    monkeypatch.setattr(ranges, "SMALL", 1 << 13)
     keys = {"few": (1, 2), "odd": (-(2**63), -5, 0, 7, 2**63 - 1), "same": (9,), "many": range(0, 99, 3), "none": ()}
     script(source, ["CREATE DATABASE big"])
     for name, numbers in keys.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
 import time
@@ -28,9 +29,9 @@ from backups.engine.types import Plan, Position, Quiet, SliceIndex, SlicePoint, 
 from everest.demo import servers as demo
 from everest.demo.compare import Ask, compare, dump_all, quoted
 from everest.demo.servers import Installation, Server
-from tests.engine.memory_store import MemoryStore
 from tests.helpers import clean, source_config, target_config
 from tests.keyed import keyed
+from tests.servers.backups import archive_in
 from tests.torture.history import AfterBackup, History, Load, Reconnect, Step, Unit
 
 FAST = (
@@ -130,7 +131,9 @@ class Stand:
         one_by_one: the sessions' units in their order, none beside another.
         """
         outcome = Outcome()
-        archive, timeline = Archive(MemoryStore(), str(uuid.uuid4())), str(uuid.uuid4())
+        store = self.folder / f"{self.flavour}-store"
+        shutil.rmtree(store, ignore_errors=True)
+        archive, timeline = archive_in(store), str(uuid.uuid4())
         self._begin()
         start = self._position()
         manifest = Play(self, history, archive, timeline, outcome, one_by_one).run()
@@ -296,7 +299,7 @@ def _merged(archive: Archive, points: list[SlicePoint], size: int) -> list[Slice
 
 
 def _place(at: Any) -> str:
-    """"file:position" of a position, or of where a transaction ends."""
+    """ "file:position" of a position, or of where a transaction ends."""
     if isinstance(at, Transaction):
         file, _, start = at.identity.rpartition(":")
         return f"{file}:{int(start) + at.length}"

@@ -1,5 +1,7 @@
 """A Job is claimed once, tells its progress, hears cancel and stop, and ends as a row that says why."""
 
+import os
+import threading
 import time
 
 import pytest
@@ -35,6 +37,31 @@ def storage():
 @pytest.fixture
 def job(database):
     return Job.enqueue(Job.VERIFY, database=database)
+
+
+def test_no_process_is_forked_in_the_midst_of_a_beat():
+    """What the beat holds, metadata or a lock, the copy would wait for, as nobody gives it back there."""
+    beats, goes_on, forked = threading.Event(), threading.Event(), threading.Event()
+
+    def beat():
+        beats.set()
+        goes_on.wait()
+
+    def fork():
+        if pid := os.fork():
+            os.waitpid(pid, 0)
+            forked.set()
+        else:
+            os._exit(0)
+
+    with queue.Pulse(beat, 0.01):
+        beats.wait()
+        other = threading.Thread(target=fork)
+        other.start()
+        assert not forked.wait(0.2)
+        goes_on.set()
+        assert forked.wait(10)
+    other.join()
 
 
 def bells():

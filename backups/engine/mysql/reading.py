@@ -1,47 +1,39 @@
 """Rows of all tables into objects, read side by side over connections that share one view.
 
 A large table is read in ranges of its key, several at once; small ones share what a table costs besides its rows.
+Where no lock is held there is a process for each processor: most of the time goes into what becomes of the rows.
 """
 
 from __future__ import annotations
 
-import re
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import partial
+from typing import Any
 
 import pymysql
 
 from backups.engine.errors import Stopped, raise_first
+from backups.engine.forks import Fork, Parent, Shared, answered, cores
 from backups.engine.manifest import TableEntry
-from backups.engine.mysql import instants, sqlfile, tsv, view
-from backups.engine.mysql.exact import Look
-from backups.engine.mysql.schema import Numbers, Reader, Schema, Table
-from backups.engine.mysql.server import Connection, error_code, quote, rows
+from backups.engine.mysql import instants, tsv, view
+from backups.engine.mysql.ranges import Changed, Found, Part, Place, Rows, changes_told, units
+from backups.engine.mysql.schema import Numbers, Reader, Schema
+from backups.engine.mysql.server import Connection, explain
 from backups.engine.mysql.view import View
 from backups.engine.types import DataRef, Run
 
 # Bytes of lines in one object, mostly a single part of an upload.  A larger range is several, cut between rows.
 OBJECT = 16 << 20
-RANGE = 64 << 20  # bytes of a table that one connection reads at a time, where its key is a number
-SMALL = 1 << 20  # bytes of tables that are read as one, so that DDL on any of them waits for a moment only
-RANGES = 256
 NAP = 0.2  # seconds, at most, until a stop is seen
-CHANGED = (1412, 1146, 1054, 1049)  # what a view says of a table that DDL has changed, renamed or dropped since
-NUMBERS = ("tinyint", "smallint", "mediumint", "int", "bigint")
-KEY = re.compile(rb"\n  PRIMARY KEY \((`(?:[^`\n]|``)+`)[,)]")
+GRACE = 30  # seconds that processes have to stop by themselves
+DOING = "Reading from the server"
 
 Put = Callable[[str, str, Iterator[bytes]], DataRef]  # of a name, a kind and the bytes
-Place = tuple[int, int]  # numbers of a schema and of a table in it
-
-
-class Changed(Exception):
-    """Definitions changed under the backup: it starts again."""
 
 
 class Pace:
@@ -63,144 +55,176 @@ class Pace:
             time.sleep(min(left, NAP))
 
 
-@dataclass(slots=True)
-class _Rows:
-    """One table's rows on their way.  left: ranges that are not read yet."""
-
-    schema: Schema
-    table: Table
-    place: Place
-    look: Look
-    left: int = 1
-    count: int = 0
-    objects: dict[int, list[DataRef]] = field(default_factory=dict)  # by range
-
-    @property
-    def name(self) -> str:
-        return f"{self.schema.name}.{self.table.name}"
-
-    @property
-    def source(self) -> str:
-        return f"{quote(self.schema.name)}.{quote(self.table.name)}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What one query reads: a table, or a range of its key."""
-
-    rows: _Rows
-    number: int = 0
-    condition: str = ""
-
-    @property
-    def query(self) -> str:
-        table = self.rows.table
-        columns = ", ".join(column.expression for column in table.columns) or "0"
-        history = " FOR SYSTEM_TIME ALL" if table.kind == "SYSTEM VERSIONED" else ""
-        return f"SELECT {columns} FROM {self.rows.source}{history}{instants.lasting(table)}{self.condition}"
+# What a process that was forked has found: ranges, inexact, instants.
+_Share = tuple[list[Found], list[str], dict[Place, list[bytes]]]
 
 
 class Reading:
     """What the threads share, and what they found.
 
+    again: another reader of definitions, for a process of its own.
     inexact: sentences.  instants: statements for rows, by their table's place.
     """
 
-    def __init__(self, reader: Reader, put: Put, run: Run, rate: int = 0) -> None:
+    def __init__(self, reader: Reader, again: Callable[[], Reader], put: Put, run: Run, rate: int = 0) -> None:
         self.reader = reader
+        self.again = again
         self.put = put
         self.run = run
         self.pace = Pace(rate)
         self.lock = threading.Lock()
-        self.failed = threading.Event()
+        self.shared: Shared
+        self.found: list[Found] = []
         self.entries: dict[Place, TableEntry] = {}
         self.inexact: list[str] = []
         self.instants: dict[Place, list[bytes]] = {}
-        self.done = self.total = 0
+        self.before = self.total = 0
 
     def read(
-        self, connections: Sequence[Connection], schemas: Sequence[Schema], places: Sequence[Place], seen: View
+        self,
+        connections: Sequence[Connection],
+        schemas: Sequence[Schema],
+        places: Sequence[Place],
+        seen: View,
+        apart: bool = False,
     ) -> None:
-        """Read tables side by side, the largest first; the first failure ends the others.  Raises Changed."""
-        waiting = deque(self._units(connections[0], schemas, places))
+        """Read tables side by side, the largest first; the first failure ends the others.  Raises Changed.
 
-        def work(connection: Connection) -> None:
-            try:
-                while not self.failed.is_set():
-                    try:
-                        parts = waiting.popleft()
-                    except IndexError:
-                        return
-                    self._read(connection, parts, seen)
-            except BaseException:
-                self.failed.set()
-                raise
+        apart: in a process for each processor.  Making one may take a moment, so not while a lock is held.
+        """
+        parts = list(units(connections[0], schemas, places, self.reader.identity))
+        busy = connections[: len(parts)]
+        if not busy:
+            return
+        processes = min(cores(), len(busy)) if apart and not self.pace.rate else 1
+        with Shared(len(parts), processes) as self.shared:
+            self._split(parts, [busy[n::processes] for n in range(processes)], seen)
+            self.before += self.shared.done
+        self._gather(busy[::processes], {part.rows.place: part.rows for unit in parts for part in unit}, seen)
 
-        busy = connections[: len(waiting)]
-        if busy:
-            with ThreadPoolExecutor(len(busy), thread_name_prefix="snapshot") as pool:
-                outcomes = [pool.submit(work, connection) for connection in busy]
-            raise_first([outcome.exception() for outcome in outcomes])
+    def _split(self, parts: Sequence[Sequence[Part]], shares: Sequence[Sequence[Connection]], seen: View) -> None:
+        """The first share of the connections is this process's, each other one a fork's."""
+        work = partial(self._work, parts, partial(self._read, seen))
+        forks: list[Fork[_Share]] = []
+        try:
+            for n, share in enumerate(shares[1:], 1):
+                forks.append(Fork(partial(self._apart, Parent(), n, share, work, seen)))
+            self._together(shares[0], work, forks)
+        finally:
+            for fork in forks:
+                fork.end()
+
+    def _work(self, items: Sequence[Any], act: Callable[[Connection, Any], None], connection: Connection) -> None:
+        """Take what nobody else has taken, as long as there is some."""
+        try:
+            while (number := self.shared.next()) is not None:
+                self.poll()
+                act(connection, items[number])
+        except BaseException:
+            self.shared.fail()
+            raise
+
+    def _together(
+        self, connections: Sequence[Connection], work: Callable[[Connection], None], forks: Sequence[Fork[_Share]] = ()
+    ) -> None:
+        """Work over each of these connections, and wait until that and what was forked is done."""
+        with ThreadPoolExecutor(len(connections), thread_name_prefix="snapshot") as pool:
+            threads = [pool.submit(work, connection) for connection in connections]
+            errors = self._answers(forks)
+        raise_first([*errors, *(thread.exception() for thread in threads)])
+
+    def _answers(self, forks: Sequence[Fork[_Share]]) -> list[BaseException]:
+        """Take in what others have found, and see to it meanwhile that all stop where they should."""
+        errors: list[BaseException] = []
+        waiting, until = list(forks), math.inf
+        while waiting and time.monotonic() < until:
+            for fork in answered(waiting, NAP):
+                waiting.remove(fork)
+                try:
+                    self._take(*fork.result())
+                except BaseException as error:
+                    errors.append(error)
+            if errors or self.run.should_stop():
+                self.shared.fail()
+            if self.shared.failed:
+                until = min(until, time.monotonic() + GRACE)
+            self._tell()
+        return [*errors, *(Stopped("A process that read rows did not stop in time.") for _ in waiting)]
+
+    def _take(self, found: list[Found], inexact: list[str], instants: dict[Place, list[bytes]]) -> None:
+        self.found += found
+        self.inexact += inexact
+        self.instants |= instants
+
+    def _apart(
+        self, run: Run, process: int, connections: Sequence[Connection], work: Callable[[Connection], None], seen: View
+    ) -> _Share:
+        """What a process does that was forked, with connections that are its own from now on."""
+        self.run, self.shared.process = run, process
+        self.found, self.inexact, self.instants = [], [], {}
+        try:
+            if not seen.definitions_wait:
+                self.reader = self.again()
+            self._together(connections, work)
+        except pymysql.MySQLError as error:
+            raise explain(error, DOING) from error
+        return self.found, self.inexact, self.instants
+
+    def _gather(self, connections: Sequence[Connection], tables: dict[Place, Rows], seen: View) -> None:
+        """Put tables together from what was found; what is said of a whole one is asked when all of it is read."""
+        for found in self.found:
+            one = tables[found.place]
+            one.found.append(found)
+            one.look.decimals |= found.decimals
+        self.found = []
+        self.entries |= {place: one.entry() for place, one in tables.items()}
+        ranged = [one for one in tables.values() if one.ranges > 1]
+        with Shared(len(ranged)) as self.shared:
+            self._together(connections, partial(self._work, ranged, partial(self._complete_whole, seen)))
 
     def poll(self) -> None:
         if self.run.should_stop():
             raise Stopped("The backup was stopped.", meaning="Nothing of it is kept.")
-        if self.failed.is_set():
+        if self.shared.failed:
             raise Stopped("Another part of the backup failed.")
 
-    def _units(
-        self, connection: Connection, schemas: Sequence[Schema], places: Sequence[Place]
-    ) -> Iterator[list[_Part]]:
-        """What a connection reads at a time: a range of a large table, or some small tables."""
-        small: list[_Part] = []
-        size = 0
-        for s, t in sorted(places, key=lambda place: -schemas[place[0]].tables[place[1]].size):
-            schema, table = schemas[s], schemas[s].tables[t]
-            one = _Rows(schema, table, (s, t), Look(schema.name, table, self.reader.identity))
-            if table.size > SMALL:
-                yield from ([part] for part in _ranges(connection, one))
-                continue
-            if size + table.size > SMALL and small:
-                yield small
-                small, size = [], 0
-            small.append(_Part(one))
-            size += table.size
-        if small:
-            yield small
+    def _read(self, seen: View, connection: Connection, parts: Sequence[Part]) -> None:
+        with self._let_go(connection):
+            for part in parts:
+                with changes_told(part.rows.name):
+                    self._part(connection, part)
+            self._check([part.rows for part in parts], seen)
 
-    def _read(self, connection: Connection, parts: Sequence[_Part], seen: View) -> None:
-        # The savepoint lets go of the tables' metadata locks: DDL need not wait for the rest of the backup.
+    @contextmanager
+    def _let_go(self, connection: Connection) -> Iterator[None]:
+        """The savepoint lets go of the tables' metadata locks: DDL need not wait for the rest of the backup."""
         view.run(connection, "SAVEPOINT everest")
-        for part in parts:
-            with _changes_told(part.rows.name):
-                self._part(connection, part)
-        self._check([part.rows for part in parts], seen)
+        yield
         view.run(connection, "ROLLBACK TO SAVEPOINT everest")
 
-    def _part(self, connection: Connection, part: _Part) -> None:
+    def _part(self, connection: Connection, part: Part) -> None:
         one, (s, t) = part.rows, part.rows.place
         lines = _Lines(tsv.select(connection, part.query, self.poll, one.look), self._count)
         objects: list[DataRef] = []
         while lines.more:
             name = f"rows-{s}-{t}-{part.number}-{len(objects)}"
             objects.append(self.put(name, "tsv", lines.next_object()))
-        with self.lock:
-            one.objects[part.number] = objects
-            one.count += lines.rows
-            one.left -= 1
-            last = one.left == 0
-        if last:
+        if one.ranges == 1:
             self._complete(connection, one)
+        self.found.append(Found(one.place, part.number, objects, lines.rows, one.look.decimals))
 
-    def _complete(self, connection: Connection, one: _Rows) -> None:
+    def _complete_whole(self, seen: View, connection: Connection, one: Rows) -> None:
+        with self._let_go(connection):
+            with changes_told(one.name):
+                self._complete(connection, one)
+            self._check([one], seen)
+
+    def _complete(self, connection: Connection, one: Rows) -> None:
         one.look.require_text(connection)
         self.inexact += one.look.inexact(connection)
         self.instants[one.place] = instants.statements(connection, one.schema.name, one.table, self.poll)
-        objects = tuple(ref for number in sorted(one.objects) for ref in one.objects[number])
-        table = one.table
-        self.entries[one.place] = TableEntry(table.name, table.engine, one.count, sqlfile.load_clause(table), objects)
 
-    def _check(self, found: Sequence[_Rows], seen: View) -> None:
+    def _check(self, found: Sequence[Rows], seen: View) -> None:
         """That they are still the tables of the view; asked while the reading transaction keeps DDL away from them."""
         looked_at = [one for one in found if one.table.in_view]
         if seen.definitions_wait or not looked_at:
@@ -209,52 +233,20 @@ class Reading:
             before, now = Numbers(seen.ids), Numbers(self.reader.table_ids())
             for one in looked_at:
                 schema, table = one.schema.name, one.table.name
-                with _changes_told(one.name):
+                with changes_told(one.name):
                     definition = self.reader.table(schema, table)
                 if definition != one.table.definition or before.of(schema, table) != now.of(schema, table):
                     raise Changed(f"{one.name} was changed or exchanged by DDL.")
 
     def _count(self, size: int) -> None:
         with self.lock:
-            self.done += size
-            self.total = max(self.total, self.done)
-            self.run.progress("rows", self.done, self.total, "bytes")
+            self.shared.add(size)
+        self._tell()
         self.pace.take(size, self.poll)
 
-
-@contextmanager
-def _changes_told(name: str) -> Iterator[None]:
-    try:
-        yield
-    except pymysql.MySQLError as error:
-        if error_code(error) in CHANGED:
-            raise Changed(f"{name} was changed by DDL.") from error
-        raise
-
-
-def _ranges(connection: Connection, one: _Rows) -> list[_Part]:
-    """A table in ranges of the number that its primary key begins with; whole where there is none.
-
-    Where the numbers lie unevenly the ranges differ in size, no more: the first and the last are open.
-    """
-    number = min(RANGES, one.table.size // RANGE)
-    key = KEY.search(one.table.definition)
-    column = next((c for c in one.table.columns if key and quote(c.name).encode() == key[1]), None)
-    if number < 2 or column is None or column.type not in NUMBERS or not one.table.in_view or one.table.period:
-        return [_Part(one)]
-    name = quote(column.name)
-    view.run(connection, "SAVEPOINT everest")
-    with _changes_told(one.name):
-        ((low, high),) = rows(connection, f"SELECT MIN({name}), MAX({name}) FROM {one.source}")
-    view.run(connection, "ROLLBACK TO SAVEPOINT everest")
-    if low is None or high - low < number:
-        return [_Part(one)]
-    ends = [low + (high - low) * n // number for n in range(1, number)]
-    asked = f" FORCE INDEX (PRIMARY) WHERE {name}"
-    between = [f"{asked} >= {begin} AND {name} < {end}" for begin, end in pairwise(ends)]
-    conditions = [f"{asked} < {ends[0]}", *between, f"{asked} >= {ends[-1]}"]
-    one.left = number
-    return [_Part(one, n, condition) for n, condition in enumerate(conditions)]
+    def _tell(self) -> None:
+        done = self.before + self.shared.done
+        self.run.progress("rows", done, max(self.total, done), "bytes")
 
 
 class _Lines:

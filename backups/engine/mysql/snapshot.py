@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pymysql
 
@@ -16,7 +17,8 @@ from backups.engine.manifest import Manifest, SchemaEntry
 from backups.engine.mysql import accounts, sqlfile, view
 from backups.engine.mysql.dump import prove_same
 from backups.engine.mysql.grants import require_sight
-from backups.engine.mysql.reading import Changed, Reading
+from backups.engine.mysql.ranges import Changed
+from backups.engine.mysql.reading import DOING, Reading
 from backups.engine.mysql.schema import Reader, Schema, innodb_name
 from backups.engine.mysql.server import (
     DENIED,
@@ -55,7 +57,8 @@ def snapshot(
     since: a place on the timeline.  Raises Forked where the log was begun anew after it: the backup is of another
     history, and no manifest is written.
     threads: connections that read.  rate: bytes a second that they read together, 0 for no limit.
-    Memory: about a megabyte a thread besides what the store's upload keeps, or the largest single row.
+    Memory: about a megabyte a thread besides what the store's upload keeps, or the largest single row.  There are as
+    many processes as processors, if so many connections read and no rate is given.
     Raises Refused, Transient, Stopped; what was put so far is then unreferenced and given up by retention.
     """
     started = _now_us()
@@ -71,7 +74,7 @@ def snapshot(
             time.sleep(view.PAUSE)
             continue
         except pymysql.MySQLError as error:
-            raise explain(error, "Reading from the server") from error
+            raise explain(error, DOING) from error
         if since is not None:
             _prove_same_history(config, since)
         archive.write_manifest(manifest)
@@ -110,7 +113,7 @@ class _Job:
         identity = identify(control)
         require_sight(control)
         view.prepare(control, identity)
-        self.reader = Reader(self._session(identity), identity)
+        self.reader = self._reader(identity)
         readers = [self._session(identity) for _ in range(self.threads)]
         for connection in readers:
             view.run(connection, "SET SESSION character_set_results = NULL")
@@ -118,7 +121,8 @@ class _Job:
             schemas, ids = self._schemas(), self.reader.table_ids()
         self._refuse_own_numbers(schemas)
         tables = _with_rows(schemas)
-        reading = Reading(self.reader, self._put, self.run, self.rate)
+        again = partial(self._reader, identity)
+        reading = Reading(self.reader, again, self._put, self.run, self.rate)
         reading.total = sum(schemas[s].tables[t].size for s, t in tables)
         with view.locked_view(control, readers, self.reader, schemas, self.run) as seen:
             reading.read(readers, schemas, _outside(schemas), seen)
@@ -129,7 +133,7 @@ class _Job:
             raise Changed("A definition changed while the view was opened.")
         # As they have been since the view was opened, with counters that are not behind its rows.
         schemas, tables = now, _with_rows(now)
-        reading.read(readers, schemas, [place for place in tables if place not in reading.entries], seen)
+        reading.read(readers, schemas, [place for place in tables if place not in reading.entries], seen, True)
         self.tablespaces = self.reader.tablespaces()
         written = tuple(self._schema(s, schema, identity, seen, reading) for s, schema in enumerate(schemas))
         made = self._accounts(control, identity)
@@ -155,6 +159,9 @@ class _Job:
             if error_code(error) in GONE:
                 raise Changed(f"Something was dropped while definitions were read: {error_text(error)}.") from error
             raise
+
+    def _reader(self, identity: Identity) -> Reader:
+        return Reader(self._session(identity), identity)
 
     def _session(self, identity: Identity | None = None) -> Connection:
         connection = self.stack.enter_context(closing(connect(self.config)))
