@@ -9,7 +9,7 @@ from backups.engine.errors import Forked, Gap
 from everest.demo import servers
 from tests.conftest import installation
 from tests.helpers import clean, wait_for
-from tests.servers.capturing import Source, transactions
+from tests.servers.capturing import Source, transactions, used_up
 
 KINDS = {"gtid": ("mysql", True), "files": ("mysql", False), "mariadb": ("mariadb", True)}
 
@@ -226,3 +226,39 @@ def test_a_domain_that_nobody_told_of_is_a_gap(own):
     assert len(transactions(source.drain(start))) == 1
     purge(source)
     assert "7-" in refused(source, start, Gap)
+
+
+def another_writes(source, back):
+    """As a second server that writes in the same domain at the same time: its numbers go back by so much."""
+    number = int(source.position()["gtids"].rpartition("-")[2]) - back
+    source.run("SET server_id = 4242", f"SET gtid_seq_no = {number}", "INSERT INTO t VALUES (9)")
+
+
+@pytest.mark.parametrize("back", [0, 2])
+def test_numbers_that_go_back_end_what_can_be_recovered(back, own):
+    source, kept = own("mariadb"), []
+    start = source.position()
+    source.run("INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)")
+    there = source.position()
+    another_writes(source, back)
+    source.run("INSERT INTO t VALUES (3)")
+    with pytest.raises(Gap, match="out of order: 0-4242-"):
+        kept.extend(used_up(chunk) for chunk in source.chunks(start))
+    end = kept[-1].chunk.end
+    assert len(transactions(kept)) == 2
+    assert (end["pos"], end["gtids"]) == (there["pos"], there["gtids"])
+    refused(source, end, Gap)
+
+
+def test_numbers_that_went_back_before_a_look_are_no_other_history(own):
+    source = own("mariadb")
+    start = source.position()
+    another_writes(source, 1)
+    assert "out of order" in refused(source, start, Gap)
+
+
+def test_a_server_that_never_wrote_what_was_shipped_is_one(own):
+    source = own("mariadb")
+    start = source.position()
+    number = int(start["gtids"].rpartition("-")[2]) + 5
+    refused(source, start | {"gtids": f"0-{source.server.port}-{number}"}, Forked)

@@ -111,6 +111,17 @@ def test_gtids_that_are_off_are_a_warning(mysql_files: Server) -> None:
     assert states(preflight_source(source_config(mysql_files)))["GTIDs"] == "warn"
 
 
+def test_several_writers_of_one_domain_are_a_warning(mariadb_source: Server) -> None:
+    config = source_config(mariadb_source)
+    assert states(preflight_source(config))["GTID order"] == "pass"
+    script(mariadb_source, ["SET server_id = 4242", "CREATE DATABASE shop"])
+    told = line(preflight_source(config), "GTID order")
+    script(mariadb_source, ["SET GLOBAL gtid_strict_mode = ON"])
+    strict = states(preflight_source(config))["GTID order"]
+    script(mariadb_source, ["SET GLOBAL gtid_strict_mode = OFF", "SET sql_log_bin = 0", "DROP DATABASE shop"])
+    assert (told.state, strict) == ("warn", "pass") and "domain 0" in told.message and "STRICT" in told.fix.upper()
+
+
 def test_partial_json_updates_are_a_warning(mysql_source: Server) -> None:
     script(mysql_source, ["SET GLOBAL binlog_row_value_options = 'PARTIAL_JSON'"])
     checks = preflight_source(source_config(mysql_source))

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from backups.engine.errors import Corrupt, Refused, Stopped
+from backups.engine.errors import Corrupt, Gap, Refused, Stopped
 from backups.engine.mysql import steps
+from backups.engine.mysql.gtid import DomainSet
 from backups.engine.mysql.replay import replay
 from backups.engine.mysql.server import value
 from backups.engine.types import Quiet
@@ -171,6 +172,21 @@ def test_slices_that_end_too_early_are_no_success(mysql_pair: Pair) -> None:
             run=Quiet(),
             source={},
         )
+
+
+def test_slices_whose_numbers_go_back_are_not_taken_for_what_the_target_holds(
+    mariadb_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such were shipped once."""
+    mariadb_pair.run(SCHEMA, USE, T, *ROWS)
+    low = int(position(mariadb_pair.source)["gtids"].rpartition("-")[2]) - 1
+    mariadb_pair.run(USE, "SET server_id = 4242", f"SET gtid_seq_no = {low}", *ROWS[:1])
+    mariadb_pair.run(USE, *ROWS)
+    with monkeypatch.context() as patch:
+        patch.setattr(DomainSet, "add", lambda self, identity: self.last.update(DomainSet.parse(identity).last))
+        mariadb_pair.capture()
+    with pytest.raises(Gap, match="out of order: 0-4242-"):
+        mariadb_pair.replay()
 
 
 class StopAfter(Quiet):

@@ -10,7 +10,7 @@ import pymysql
 
 from backups.engine.errors import Forked, Gap
 from backups.engine.mysql import server
-from backups.engine.mysql.gtid import DomainSet, GtidSet, file_number
+from backups.engine.mysql.gtid import DomainSet, GtidSet, domain_state, file_number, out_of_order
 from backups.engine.mysql.server import Identity
 from backups.engine.types import Position
 
@@ -104,14 +104,16 @@ def _short(text: str) -> str:
 def _prove_domains(connection: pymysql.Connection[Any], known: DomainSet) -> None:
     """MariaDB streams from its oldest file for a domain that it is not told of, and calls that right."""
     newest = DomainSet.parse(str(server.value(connection, "SELECT @@global.gtid_binlog_pos")))
+    state = _state(connection)
     if extra := known.subtract(newest):
+        if extra.within(state):
+            raise out_of_order(str(newest), str(known))
         raise Forked(
             f"The server does not have transactions that were already shipped: {_short(str(extra))}.",
             meaning=f"It lost them, was reset, or is another server. {_NEW_TIMELINE}",
             next_step="Check host and port. " + _TAKE_BACKUP,
         )
-    origins = {domain_and_server(part) for part in _state(connection)}
-    strangers = [f"{domain}-{origin}" for domain, (origin, _) in known.last.items() if (domain, origin) not in origins]
+    strangers = [f"{domain}-{origin}" for domain, (origin, _) in known.last.items() if (domain, origin) not in state]
     if strangers:
         raise Forked(
             f"The server never had transactions of domain and server {', '.join(strangers)}, which were shipped.",
@@ -122,14 +124,8 @@ def _prove_domains(connection: pymysql.Connection[Any], known: DomainSet) -> Non
         raise _gap(f"everything up to {missing} that was not shipped")
 
 
-def _state(connection: pymysql.Connection[Any]) -> list[str]:
-    text = str(server.value(connection, "SELECT @@global.gtid_binlog_state"))
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def domain_and_server(gtid: str) -> tuple[int, int]:
-    domain, origin, _ = gtid.split("-")
-    return int(domain), int(origin)
+def _state(connection: pymysql.Connection[Any]) -> dict[tuple[int, int], int]:
+    return domain_state(str(server.value(connection, "SELECT @@global.gtid_binlog_state")))
 
 
 def _before_oldest(connection: pymysql.Connection[Any]) -> DomainSet:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from backups.engine.errors import Corrupt
+from backups.engine.errors import Corrupt, Gap
 from backups.engine.mysql.events import Cursor, Event, parser
 from backups.engine.mysql.gtid_events import uuid_text
 from backups.engine.types import Position, SliceIndex, Transaction
@@ -211,7 +211,11 @@ class DomainSet:
         return result
 
     def add(self, identity: str) -> None:
+        """Raise Gap where its number is not above the last of its domain: what lies before it could not be told."""
         domain, server, number = _triple(identity)
+        last = self.last.get(domain)
+        if last and number <= last[1]:
+            raise out_of_order(identity, f"{domain}-{last[0]}-{last[1]}")
         self.last[domain] = server, number
 
     def contains(self, other: DomainSet) -> bool:
@@ -224,6 +228,10 @@ class DomainSet:
     def subtract(self, other: DomainSet) -> DomainSet:
         """The domains in which this one is further."""
         return DomainSet({d: (s, n) for d, (s, n) in self.last.items() if d not in other.last or other.last[d][1] < n})
+
+    def within(self, state: Mapping[tuple[int, int], int]) -> bool:
+        """Whether a log with this `domain_state` has them all."""
+        return all(state.get((domain, server), -1) >= number for domain, (server, number) in self.last.items())
 
     def copy(self) -> DomainSet:
         return DomainSet(dict(self.last))
@@ -239,6 +247,23 @@ class DomainSet:
 
     def __str__(self) -> str:
         return ",".join(f"{domain}-{server}-{number}" for domain, (server, number) in sorted(self.last.items()))
+
+
+def domain_state(text: str) -> dict[tuple[int, int], int]:
+    """The last number of each domain and server, from gtid_binlog_state."""
+    found = map(_triple, filter(None, (part.strip() for part in text.split(","))))
+    return {(domain, server): number for domain, server, number in found}
+
+
+def out_of_order(later: str, earlier: str) -> Gap:
+    """MariaDB Knowledge Base, "gtid_strict_mode": without it servers that write side by side use a number twice."""
+    return Gap(
+        f"The server's log numbers transactions out of order: {later} comes after {earlier}.",
+        meaning="By such numbers nobody can tell which transactions a backup holds, so recovery ends before the first."
+        " What was shipped before stays restorable.",
+        next_step="SET GLOBAL gtid_strict_mode = ON on each server that writes, each with a gtid_domain_id of its own."
+        " Then take a backup: a new timeline starts with it.",
+    )
 
 
 def _triple(identity: str) -> tuple[int, int, int]:

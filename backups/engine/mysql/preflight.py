@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
@@ -15,6 +16,7 @@ from backups.engine.manifest import Manifest
 from backups.engine.mysql import accounts
 from backups.engine.mysql.applier import zone_for
 from backups.engine.mysql.grants import Role, grant, held, privileges
+from backups.engine.mysql.gtid import domain_state
 from backups.engine.mysql.preflight_schemas import MANY, schema_checks
 from backups.engine.mysql.server import (
     DENIED,
@@ -128,6 +130,8 @@ def _binlog(connection: Connection, identity: Identity) -> Checks:
     yield _format(settings.get("binlog_format", ""))
     yield _row_image(identity)
     yield _gtid(identity)
+    if identity.flavour == "mariadb":
+        yield _order(connection)
     yield _filters(connection, identity)
     yield _replica(connection, identity)
 
@@ -166,6 +170,22 @@ def _gtid(identity: Identity) -> Check:
     message = f"gtid_mode is {mode}: places in the log are file names, and a failover ends what can be recovered."
     return Check(
         "GTIDs", "warn", message, "Switch gtid_mode on step by step (MySQL manual: Enabling GTID Transactions)."
+    )
+
+
+def _order(connection: Connection) -> Check:
+    """MariaDB: whether numbers can go back, which ends what can be recovered."""
+    strict, state = rows(connection, "SELECT @@GLOBAL.gtid_strict_mode, @@GLOBAL.gtid_binlog_state")[0]
+    writers = Counter(domain for domain, _ in domain_state(str(state)))
+    shared = [domain for domain, count in writers.items() if count > 1]
+    if strict or not shared:
+        return Check("GTID order", "pass", "Each transaction of a domain has a higher number than the one before it.")
+    return Check(
+        "GTID order",
+        "warn",
+        f"Several servers have written transactions of domain {', '.join(map(str, shared))}, and gtid_strict_mode is"
+        " OFF: if they write at the same time, numbers go back, and recovery ends there.",
+        "SET GLOBAL gtid_strict_mode = ON, and a gtid_domain_id of its own on each server that writes beside others.",
     )
 
 

@@ -94,6 +94,7 @@ class Window:
         self.start, self.stop = start, stop
         self.end = start  # of the slices so far
         self.count, self.last = 0, ""
+        self.log: GtidSet | DomainSet | None = None  # what is logged up to where the slices were read
         self.by_gtid = start.get("gtids") is not None and stop.get("gtids") is not None
         if self.by_gtid:
             self.have = executed(start["gtids"], stop["gtids"]).copy()
@@ -108,9 +109,13 @@ class Window:
                 meaning="Transactions between them would be missing.",
             )
         self.end = index.end
+        if first and self.by_gtid:
+            self.log = executed(index.start["gtids"], self.stop["gtids"])
 
     def before(self, item: Transaction) -> bool:
-        """Whether the target holds it already."""
+        """Whether the target holds it already.  To be asked of each once, in their order; Gap where that is none."""
+        if isinstance(self.log, DomainSet):
+            self.log.add(item.identity)
         return self.have.has(item.identity) if self.by_gtid else contains(self.start, item)
 
     def beyond(self, item: Transaction) -> bool:

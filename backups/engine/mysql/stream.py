@@ -374,9 +374,9 @@ class Cutter:
         done = self.reader.group(event, len(self.data))
         self.reader.step(event)
         if done:
-            self.began = None
             if self.gtids is not None:
                 self.gtids.add(done.identity)
+            self.began = None
         return done
 
     def _cut(self) -> Iterator[Chunk]:
