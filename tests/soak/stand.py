@@ -41,7 +41,7 @@ def environment(folder: Path) -> dict[str, str]:
     """Of an installation whose metadata lie in `folder`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("EVEREST_")}
     return inherited | TIMES | {
-        "DJANGO_SETTINGS_MODULE": "everest.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.soak.settings",
         "EVEREST_DATA": str(folder),
         "EVEREST_LOG_LEVEL": "INFO",
         "EVEREST_HTTPS": "0",

@@ -23,7 +23,7 @@ from backups.engine.errors import EngineError, Refused, Transient
 from backups.engine.levels import Group
 from backups.engine.manifest import Manifest
 from backups.engine.merging import merge
-from backups.engine.mysql import batch
+from backups.engine.mysql import batch, ranges
 from backups.engine.plan import cover, in_order, plan
 from backups.engine.types import Plan, Position, Quiet, SliceIndex, SlicePoint, Transaction
 from everest.demo import servers as demo
@@ -102,6 +102,8 @@ class Stand:
         self.stack = ExitStack()
         patch = pytest.MonkeyPatch()
         patch.setattr(batch, "SMALL", 0)  # compaction looks at every batch, however few changes there are
+        patch.setattr(ranges, "SMALL", 0)  # small tables are read as large ones are: by several processes, in ranges
+        patch.setattr(ranges, "RANGE", 1 << 15)
         self.stack.callback(patch.undo)
         options = (*FAST, *variant.options)
         self.target = self._start(installation, "target", FAST)
