@@ -94,7 +94,7 @@ class Window:
         self.start, self.stop = start, stop
         self.end = start  # of the slices so far
         self.count, self.last = 0, ""
-        self.log: GtidSet | DomainSet | None = None  # what is logged up to where the slices were read
+        self.log: GtidSet | DomainSet | None = None  # what is logged up to the transaction that came last
         self.by_gtid = start.get("gtids") is not None and stop.get("gtids") is not None
         if self.by_gtid:
             self.have = executed(start["gtids"], stop["gtids"]).copy()
@@ -113,10 +113,13 @@ class Window:
             self.log = executed(index.start["gtids"], self.stop["gtids"])
 
     def before(self, item: Transaction) -> bool:
-        """Whether the target holds it already.  To be asked of each once, in their order; Gap where that is none."""
+        """Whether the target holds it already."""
+        return self.have.has(item.identity) if self.by_gtid else contains(self.start, item)
+
+    def comes(self, item: Transaction) -> None:
+        """Told of each by itself, whether it is wanted or not.  Gap where MariaDB's numbers go back."""
         if isinstance(self.log, DomainSet):
             self.log.add(item.identity)
-        return self.have.has(item.identity) if self.by_gtid else contains(self.start, item)
 
     def beyond(self, item: Transaction) -> bool:
         return not (self.want.has(item.identity) if self.by_gtid else contains(self.stop, item))
@@ -191,6 +194,7 @@ def _slice(index: SliceIndex, chunks: Iterable[bytes], window: Window, steps: St
             window.passed_all(group)
             continue
         for item in group:
+            window.comes(item)
             before = window.before(item)
             if not before and window.beyond(item):
                 return False
