@@ -15,6 +15,7 @@ import pytest
 from backups.engine.errors import Refused, Stopped, Transient
 from backups.engine.forks import Shared
 from backups.engine.mysql import ranges, reading
+from backups.engine.mysql.line import Silent
 from backups.engine.mysql.ranges import Changed
 from backups.engine.mysql.reading import Reading
 from everest.demo.servers import Server
@@ -64,13 +65,14 @@ def test_several_processes_make_one_backup(
 ) -> None:
     source, target = pair(request, flavour)
     fill(source)
+    script(source, ["ALTER TABLE shop.t3 ENGINE = MyISAM"])  # is read under the lock, by this process
     pids = tmp_path / "pids"
     pids.mkdir()
     forked_part(lambda: (pids / str(os.getpid())).touch())
     archive, run = archive_in(tmp_path / "store"), Told()
     manifest = back_up(source_config(source, tls="off"), archive, threads=4, run=run)
     assert len(list(pids.iterdir())) == PROCESSES - 1
-    assert all(len(table.objects) > 2 for table in manifest.schemas[0].tables) and manifest.rows == 1600
+    assert [len(table.objects) > 2 for table in manifest.schemas[0].tables] == [True, True, True, False]
     read = sum(len(b"".join(archive.read_data(ref))) for table in manifest.schemas[0].tables for ref in table.objects)
     assert max(done for step, done, _, _ in run.steps if step == "rows") == read
     put_back(target_config(target, tls="off"), target, archive, manifest)
@@ -88,8 +90,11 @@ def test_tls_sessions_are_used_by_one_process_each(mysql_source: Server, mysql_t
 def test_what_only_forks_noticed_of_ranges_is_asked_of_the_table(
     mysql_source: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(mysql_source, tables=1)
-    script(mysql_source, ["UPDATE shop.t0 SET j = JSON_ARRAY(CAST('1.50' AS DECIMAL(5,2))) WHERE id % 20 = 0"])
+    fill(mysql_source, tables=2)
+    for n in range(2):
+        decimal = "JSON_ARRAY(CAST('1.50' AS DECIMAL(5,2)))"
+        script(mysql_source, [f"UPDATE shop.t{n} SET j = {decimal} WHERE id % 20 = 0"])
+    script(mysql_source, ["ALTER TABLE shop.t1 ENGINE = MyISAM"])  # was asked before there were forks
     whole = Shared.next
 
     def by_forks(self: Shared) -> int | None:
@@ -97,11 +102,15 @@ def test_what_only_forks_noticed_of_ranges_is_asked_of_the_table(
 
     monkeypatch.setattr(Shared, "next", by_forks)
     manifest = back_up(source_config(mysql_source, tls="off"), archive_in(tmp_path), threads=4)
-    assert [line[:20] for line in manifest.inexact] == ["20 rows of shop.t0 h"]
+    assert [line[:18] for line in manifest.inexact] == ["20 rows of shop.t0", "20 rows of shop.t1"]
 
 
 def refuse() -> None:
     raise Refused("The bucket is full.", meaning="Nothing was kept.", next_step="Make room.")
+
+
+def hang() -> None:
+    raise Silent(130)
 
 
 def lose_the_server() -> None:
@@ -112,6 +121,7 @@ def lose_the_server() -> None:
     ("act", "error", "said"),
     [
         (refuse, Refused, "The bucket is full. Nothing was kept. Make room."),
+        (hang, Transient, "Reading from the server failed: the server hangs"),
         (lose_the_server, Transient, "Reading from the server failed: the connection to the server broke"),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), Transient, "ended from outside"),
     ],
