@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from backups.engine.forks import Fork
 from storages.stores import AlreadyExists, Denied, NotFound, StoreConfig, StoreError, Unreachable, open_store, probe
 from storages.stores.local import LocalStore
 from storages.stores.s3 import PART_SIZE, S3Store
@@ -190,6 +191,23 @@ def test_uploads_side_by_side_do_not_mix(store):
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(upload, range(3))) == [18_000_000] * 3
     assert [set(store.get(f"up/{number}", 8_000_000, 9)) for number in range(3)] == [{0}, {1}, {2}]
+
+
+def test_a_process_that_is_forked_does_not_use_its_parents_connections(store):
+    """Both would write into one socket, and read each other's answers."""
+    store.put("first", b"0")
+
+    def put_many(who):
+        for number in range(20):
+            store.put(f"{who}/{number}", f"{who} {number}".encode())
+        return [store.get(f"{who}/{number}") for number in range(20)]
+
+    fork = Fork(lambda: put_many("fork"))
+    try:
+        assert put_many("parent") == [f"parent {number}".encode() for number in range(20)]
+        assert fork.result() == [f"fork {number}".encode() for number in range(20)]
+    finally:
+        fork.end()
 
 
 # Listing and deleting
