@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, islice
-from operator import attrgetter
+from operator import add, itemgetter, sub
 from typing import Any
 
 from backups.engine.errors import Corrupt
 from backups.engine.manifest import data_ref
 from backups.engine.typed import typed, whole
-from backups.engine.types import Change, SliceIndex, Transaction
+from backups.engine.types import Change, Columns, SliceIndex, Transaction
 
 KIND = "slice"
 
@@ -67,18 +67,19 @@ def from_body(body: dict[str, Any]) -> SliceIndex:
 
 
 def _columns(transactions: Sequence[Transaction]) -> dict[str, Any]:
-    tables, change = _change_columns([transaction.changes for transaction in transactions])
-    ends = [0, *(transaction.offset + transaction.length for transaction in transactions)]
+    of = transactions if isinstance(transactions, Columns) else Columns(transactions)
+    tables, change = _change_columns(of.changes)
+    ends = chain([0], map(add, of.offsets, of.lengths))
     return {
-        "time": _differences([transaction.time_us for transaction in transactions]),
-        "identity": _identities([transaction.identity for transaction in transactions]),
-        "skip": [transaction.offset - end for transaction, end in zip(transactions, ends, strict=False)],
-        "length": [transaction.length for transaction in transactions],
+        "time": _differences(of.times),
+        "identity": _identities(of.identities),
+        "skip": list(map(sub, of.offsets, ends)),
+        "length": of.lengths,
         "tables": tables,
-        "changes": [len(transaction.changes) for transaction in transactions],
+        "changes": list(map(len, of.changes)),
         "change": change,
-        "ddl": [[place, t.ddl] for place, t in enumerate(transactions) if t.ddl],
-        "xa": [[place, t.xa] for place, t in enumerate(transactions) if t.xa],
+        "ddl": [[place, text] for place, text in enumerate(of.ddl) if text],
+        "xa": [[place, text] for place, text in enumerate(of.xa) if text],
     }
 
 
@@ -89,14 +90,17 @@ def _change_columns(all_changes: Sequence[tuple[Change, ...]]) -> tuple[list[tup
     for changes in different.values():
         for change in changes:
             tables.setdefault((change.schema, change.table), len(tables))
-    columns = []
-    for value in (
-        lambda change: tables[change.schema, change.table],
-        attrgetter("inserts"), attrgetter("updates"), attrgetter("deletes"),
-    ):  # fmt: skip
-        known = {key: tuple(map(value, changes)) for key, changes in different.items()}
-        columns.append(list(chain.from_iterable(map(known.__getitem__, map(id, all_changes)))))
-    return list(tables), columns
+    known = {
+        key: (
+            [tables[one.schema, one.table] for one in changes],
+            [one.inserts for one in changes],
+            [one.updates for one in changes],
+            [one.deletes for one in changes],
+        )
+        for key, changes in different.items()
+    }
+    found = [known[id(changes)] for changes in all_changes]
+    return list(tables), [list(chain.from_iterable(map(itemgetter(column), found))) for column in range(4)]
 
 
 def _transactions(columns: dict[str, Any]) -> tuple[Transaction, ...]:
@@ -126,7 +130,7 @@ def _texts(column: list[list[Any]]) -> dict[int, str]:
 
 
 def _differences(values: list[int]) -> list[int]:
-    return [value - before for before, value in zip([0, *values], values, strict=False)]
+    return list(map(sub, values, chain([0], values)))
 
 
 def _offsets(skips: list[int], lengths: list[int]) -> Iterator[int]:

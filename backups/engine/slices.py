@@ -14,7 +14,7 @@ from threading import Semaphore
 from backups.engine import layout
 from backups.engine.archive import Archive
 from backups.engine.errors import Refused
-from backups.engine.types import Chunk, DataRef, Position, SliceIndex, SlicePoint
+from backups.engine.types import Chunk, Columns, DataRef, Position, SliceIndex, SlicePoint
 
 IN_FLIGHT = 2  # chunks whose data is on its way; one more may wait in memory
 
@@ -48,7 +48,7 @@ def ship(
 
 def point(index: SliceIndex, storage: str = "") -> SlicePoint:
     """A slice without its transactions; storage: the name of where it lies."""
-    times = [transaction.time_us for transaction in index.transactions]
+    times = index.times
     return SlicePoint(
         key=index.key,
         timeline=index.timeline,
@@ -143,7 +143,7 @@ class _Shipment:
             raw_size=raw_size,
             exact_times=chunk.exact_times,
             written_us=time.time_ns() // 1000,
-            transactions=tuple(chunk.transactions),
+            transactions=chunk.transactions if isinstance(chunk.transactions, Columns) else tuple(chunk.transactions),
         )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, overload
 
 # A place in a server's history.  Opaque outside the engine that made it: JSON, compared for equality
 # to prove a chain, and by the engine's `at_or_before` to order it.
@@ -44,6 +44,51 @@ class Transaction:
     xa: str = ""
 
 
+class Columns(Sequence[Transaction]):
+    """Transactions as a list for each of their fields: one is made when it is looked at, as logs have millions."""
+
+    def __init__(self, transactions: Iterable[Transaction] = ()) -> None:
+        self.times: list[int] = []
+        self.identities: list[str] = []
+        self.offsets: list[int] = []
+        self.lengths: list[int] = []
+        self.changes: list[tuple[Change, ...]] = []
+        self.ddl: list[str] = []
+        self.xa: list[str] = []
+        for transaction in transactions:
+            self.append(transaction)
+
+    def append(self, one: Transaction) -> None:
+        values = [one.time_us], [one.identity], [one.offset], [one.length], [one.changes], [one.ddl], [one.xa]
+        self.extend(values)
+
+    def extend(self, more: Sequence[Sequence[Any]]) -> None:
+        """more: of each field, in a Transaction's order."""
+        for column, values in zip(self._all(), more, strict=True):
+            column += values
+
+    def _all(self) -> tuple[list[Any], ...]:
+        return self.times, self.identities, self.offsets, self.lengths, self.changes, self.ddl, self.xa
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __iter__(self) -> Iterator[Transaction]:
+        return map(Transaction, *self._all())
+
+    @overload
+    def __getitem__(self, place: int) -> Transaction: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Transaction]: ...
+    def __getitem__(self, place: int | slice) -> Transaction | list[Transaction]:
+        if isinstance(place, slice):
+            return list(map(Transaction, *(column[place] for column in self._all())))
+        return Transaction(*(column[place] for column in self._all()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+
 @dataclass(frozen=True, slots=True)
 class DataRef:
     """A data object and the hashes that prove it: SHA-256 of the whole, and of each BLOCK where it has several."""
@@ -66,7 +111,7 @@ class Chunk:
     start: Position
     payload: Iterable[bytes]
     end: Position = field(default_factory=dict)
-    transactions: list[Transaction] = field(default_factory=list)
+    transactions: Sequence[Transaction] = ()
     exact_times: bool = True
 
 
@@ -90,8 +135,14 @@ class SliceIndex:
     raw_size: int
     exact_times: bool
     written_us: int
-    transactions: tuple[Transaction, ...]
+    transactions: Sequence[Transaction]
     holds: int = 1
+
+    @property
+    def times(self) -> list[int]:
+        """Commit times of all."""
+        all_ = self.transactions
+        return all_.times if isinstance(all_, Columns) else [one.time_us for one in all_]
 
     @property
     def last(self) -> int:

@@ -233,7 +233,7 @@ class Slice(models.Model):
 
     @staticmethod
     def _described(index):
-        times = [one.time_us for one in index.transactions]
+        times = index.times
         return {
             "key": index.key,
             "previous": index.previous,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from isal.isal_zlib import crc32
@@ -73,13 +74,13 @@ class Batch:
     xa: list[str]
     numbered: tuple[str, int] | None
 
-    def transactions(self, first: int, last: int, shift: int) -> list[Transaction]:
-        """Those from `first` to before `last`.  shift: from places in `data` to places in the slice."""
+    def columns(self, first: int, last: int, shift: int) -> Sequence[Sequence[Any]]:
+        """Those from `first` to before `last`, by field.  shift: from places in `data` to places in the slice."""
         part = slice(first, last)
         lengths = self.lengths[part]
         offsets = [end - length + shift for end, length in zip(self.ends[part], lengths, strict=True)]
-        columns = self.changes[part], self.ddl[part], self.xa[part]
-        return list(map(Transaction, self.times[part], self.identities[part], offsets, lengths, *columns))
+        rest = self.changes[part], self.ddl[part], self.xa[part]
+        return self.times[part], self.identities[part], offsets, lengths, *rest
 
 
 class Bulk:
@@ -126,9 +127,7 @@ class Bulk:
         data = b"".join(log.raws[:packets])
         ends, places = log.ends[last].tolist(), (log.places[last] + (origin.pos & ~0xFFFFFFFF)).tolist()
         lengths = heads.lengths.tolist()
-        return Batch(
-            data, packets, ends, places, times, heads.identities, lengths, changes, ddl, xa, heads.numbered
-        )
+        return Batch(data, packets, ends, places, times, heads.identities, lengths, changes, ddl, xa, heads.numbered)
 
     def _changes(self, codes: bytes, bounds: list[int]) -> list[tuple[Change, ...]]:
         """Of each transaction.  bounds: where its row events begin among all, and the last one's end."""

@@ -17,7 +17,7 @@ from backups.engine.mysql.events import Event
 from backups.engine.mysql.gtid import DomainSet, GtidSet
 from backups.engine.mysql.server import Identity, ServerConfig
 from backups.engine.mysql.transactions import Grouper
-from backups.engine.types import Chunk, Position, Run, Transaction
+from backups.engine.types import Chunk, Columns, Position, Run, Transaction
 
 LARGE = 32 << 20  # bytes: a larger transaction is streamed in a chunk of its own, never whole in memory
 PIECE = 4 << 20  # bytes of a payload handed on at once: who compresses it takes the GIL as seldom
@@ -270,7 +270,7 @@ class Cutter:
         """Begin the next chunk, with what is there of an open transaction."""
         self.data = bytearray(self.head) + rest
         self.whole = len(self.head)  # bytes of `data` up to the end of the last whole transaction
-        self.transactions: list[Transaction] = []
+        self.transactions = Columns()
         self.opened = time.monotonic()
         if rest and self.reader.grouper:
             self.reader.grouper.rebase(self.whole)
@@ -333,8 +333,8 @@ class Cutter:
             self._note_all(batch, first, last)
             if not self.transactions:
                 self.opened = time.monotonic()
-            self.transactions += batch.transactions(first, last, self.whole - begin)
-            self.data += batch.data[begin : batch.ends[last - 1]]
+            self.transactions.extend(batch.columns(first, last, self.whole - begin))
+            self.data += memoryview(batch.data)[begin : batch.ends[last - 1]]
             self.whole = len(self.data)
             if self.whole >= self.max_bytes:
                 yield from self._cut()
@@ -393,7 +393,7 @@ class Cutter:
         """Without GTIDs: move the stored position on into a new log file that holds nothing yet."""
         reader = self.reader
         if self.gtids is None and self.began is None and reader.file != self.end["file"] and reader.file_id:
-            chunk = Chunk(self.end, [reader.head], self._position(), [], self._exact())
+            chunk = Chunk(self.end, [reader.head], self._position(), Columns(), self._exact())
             self.end = chunk.end
             yield chunk
 
@@ -423,7 +423,7 @@ class Cutter:
             if done:
                 yield from _pieces(self.data)
                 chunk.end = self._position()
-                chunk.transactions.append(done)
+                chunk.transactions = Columns([done])
                 return
         raise Transient("The log ended inside a transaction.")
 
