@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import ssl
-import sys
 import tempfile
 import threading
 import weakref
@@ -52,8 +51,6 @@ NO_CHECKSUM = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
 # Whatever AWS_PROFILE says on this machine has no say here.
 SESSION = Session(botocore_session=BotocoreSession({"profile": (None, None, None, None)}))
 SESSION_LOCK = threading.Lock()
-# A body goes out in pieces of 128 KiB; after each a thread waits for Python, by default 5 ms where another computes.
-sys.setswitchinterval(0.0005)
 
 
 class S3Store:
