@@ -83,14 +83,18 @@ class Pulse:
     def _run(self) -> None:
         try:
             while not self._done.wait(self._every):
-                try:
-                    with BEAT:
-                        self._beat()
-                except DatabaseError:
-                    log.exception("The metadata could not be reached for a heartbeat")
-                    close_old_connections()
+                with BEAT:
+                    self._once()
         finally:
-            connection.close()
+            with BEAT:
+                connection.close()
+
+    def _once(self) -> None:
+        try:
+            self._beat()
+        except DatabaseError:
+            log.exception("The metadata could not be reached for a heartbeat")
+            close_old_connections()
 
 
 class JobRun:

@@ -21,6 +21,8 @@ from everest.models import Event
 from storages.models import BackupStorage
 
 PROBLEMS_KEPT = 20  # of a verification, on the Database; all are in its Job's log
+IN_A_ROW = 3  # backups, at most, that nobody asked for
+EVEREST = "Everest"
 DRAIN_WAIT = 15  # seconds beyond a lease's length that a restore waits for the shipper of its target
 
 
@@ -78,15 +80,22 @@ def _committed(row: Backup) -> bool:
 def _afterwards(row: Backup) -> None:
     row.timeline.respan()
     row.timeline.refresh_from_db()  # shipping may have found its end meanwhile
-    if row.timeline.ended_at and row.timeline.end_reason in (Timeline.GAP, Timeline.FORK) and _none_waits(row.database):
+    broken = row.timeline.ended_at and row.timeline.end_reason in (Timeline.GAP, Timeline.FORK)
+    if broken and _none_waits(row.database) and not _again_and_again(row.database):
         # A hole was found while it ran, so it lies before the hole: recovery begins again with one behind it.
-        row.database.backup_now(storage=row.storage, who="Everest")
+        row.database.backup_now(storage=row.storage, who=EVEREST)
     if row.database.ship_error and row.timeline.ended_at is None:
         Database.objects.filter(pk=row.database_id).update(ship_error="", ship_error_since=None, ship_retry_at=None)
     if row.database.pitr:
         shipping.ring_ship()
     if row.schedule and row.schedule.retention_copies:
         sweeping.enqueue(row.database)
+
+
+def _again_and_again(database: Database) -> bool:
+    """Whether nobody but this has asked for backups lately: one more would meet the next hole, too."""
+    last = Job.objects.filter(kind=Job.BACKUP, database=database).order_by("-pk").values_list("who", flat=True)
+    return list(last[:IN_A_ROW]) == [EVEREST] * IN_A_ROW
 
 
 def _none_waits(database: Database) -> bool:
@@ -303,7 +312,7 @@ def _note_verified(database: Database, timelines: int, report: verify.Report, ev
     found = read | {"problems": problems}
     Database.objects.filter(pk=database.pk).update(verified_at=timezone.now(), verified=found)
     if problems:
-        Event.note("Everest", "found damage", database, problems[0]["key"])
+        Event.note(EVEREST, "found damage", database, problems[0]["key"])
 
 
 def rebuild_catalogue(job: Job, run: JobRun) -> dict[str, Any]:

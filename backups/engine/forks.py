@@ -7,11 +7,13 @@ while no other thread holds what the copy will want; threads that only beat now 
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import pickle
 import signal
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
@@ -89,20 +91,21 @@ class Shared:
         return bool(self._failed[0])
 
 
-class Fork(Generic[T]):
-    """One copy, which does `work` and ends.  To be ended with `end`, whatever happened.
+Fail = Callable[[BaseException], None]
 
+
+class Fork(Generic[T]):
+    """One copy, which does `work` and ends.  To be ended with `end`, whatever happened; it ends with this process, too.
+
+    work: may tell of an error before it has come to its end, and is not listened to any more then.
     Connections that were open before belong either to the copy or to this process from then on.
     """
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Callable[[Fail], T]) -> None:
         self._pipe, theirs = Pipe(duplex=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on, where there are threads
-            self.pid = _forked()
-        if not self.pid:
-            self._pipe.close()
-            _be(work, theirs)
+            self.pid = _forked(work, theirs)
         theirs.close()
 
     def result(self) -> T:
@@ -133,9 +136,13 @@ def answered(forks: Iterable[Fork[T]], seconds: float) -> list[Fork[T]]:
     return [pipes[pipe] for pipe in wait(list(pipes), seconds) if isinstance(pipe, Connection)]
 
 
-def _forked() -> int:
+def _forked(work: Callable[[Fail], Any], pipe: Connection) -> int:
+    parent = os.getpid()
     try:
-        return os.fork()
+        pid = os.fork()
+        if not pid:
+            _be(work, pipe, parent)
+        return pid
     except OSError as error:
         raise Transient(
             f"No process could be started ({error.strerror}).",
@@ -143,17 +150,44 @@ def _forked() -> int:
         ) from error
 
 
-def _be(work: Callable[[], Any], pipe: Connection) -> NoReturn:
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _be(work: Callable[[Fail], Any], pipe: Connection, parent: int) -> NoReturn:
     """The copy's whole life."""
     try:
-        gc.freeze()  # what was there before is shared memory: collecting garbage would write to it
-        try:
-            said = True, work()
-        except BaseException as error:
-            said = False, _portable(error)
-        pipe.send(said)
+        if hasattr(_LIBC, "prctl"):  # Linux: what it holds of the server's is let go when its parent is killed
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == parent:
+            _Copy(pipe).run(work)
     finally:
         os._exit(0)  # nothing of this process is the copy's to clean up
+
+
+class _Copy:
+    """The copy's end of the pipe, on which it says one thing."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe = pipe
+        self.lock = threading.Lock()
+        self.said = False
+
+    def run(self, work: Callable[[Fail], Any]) -> None:
+        gc.freeze()  # what was there before is shared memory: collecting garbage would write to it
+        try:
+            self._say(True, work(self.fail))
+        except BaseException as error:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        self._say(False, _portable(error))
+
+    def _say(self, good: bool, value: Any) -> None:
+        with self.lock:
+            if not self.said:
+                self.pipe.send((good, value))
+                self.said = True
 
 
 def _portable(error: BaseException) -> BaseException:

@@ -11,17 +11,24 @@ FRAME = 257 << 10  # bytes at least, from which on zstd takes its fast way; by f
 
 
 def compressed(raw: Iterable[bytes]) -> Iterator[bytes]:
-    """Frames of whole pieces, the last of which may be empty."""
     zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
-    pieces: list[bytes] = []
+    yield from map(zstd.compress, _frames(raw))
+
+
+def _frames(raw: Iterable[bytes]) -> Iterator[bytes]:
+    """Small pieces together, large ones as they are: one may have a gigabyte.  The last may be empty."""
+    small: list[bytes] = []
     size = 0
     for piece in raw:
-        pieces.append(piece)
-        size += len(piece)
-        if size >= FRAME:
-            yield zstd.compress(b"".join(pieces))
-            pieces, size = [], 0
-    yield zstd.compress(b"".join(pieces))
+        if len(piece) < FRAME:
+            small.append(piece)
+            size += len(piece)
+        if size >= FRAME or (small and len(piece) >= FRAME):
+            yield b"".join(small)
+            small, size = [], 0
+        if len(piece) >= FRAME:
+            yield piece
+    yield b"".join(small)
 
 
 class AsFile:

@@ -7,7 +7,7 @@ import pytest
 import zstandard
 
 from backups.engine import archive as module
-from backups.engine import layout
+from backups.engine import layout, pieces
 from backups.engine.archive import Archive, databases
 from backups.engine.errors import Corrupt, LeaseLost, Refused, Transient
 from backups.engine.manifest import Manifest, SchemaEntry, TableEntry
@@ -70,6 +70,13 @@ class TestData:
         assert len(ref.blocks) in (0, -(-ref.size // module.BLOCK))
         assert b"".join(archive.read_data(ref)) == raw
         assert zstandard.ZstdDecompressor().stream_reader(store.objects[KEY], read_across_frames=True).read() == raw
+
+    def test_a_large_piece_is_not_copied_before_it_is_compressed(self):
+        large = bytes(pieces.FRAME)
+        small = [b"a" * 1000] * 300
+        frames = list(pieces._frames([b"first", large, *small, large, b"last"]))
+        assert [frame is large for frame in frames] == [False, True, False, False, True, False]
+        assert b"".join(frames) == b"".join([b"first", large, *small, large, b"last"])
 
     def test_pieces_stay_small_however_well_it_packs(self, archive):
         ref = archive.put_data(KEY, (bytes(module.PIECE) for _ in range(64)))

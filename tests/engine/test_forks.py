@@ -6,22 +6,20 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from backups.engine.errors import EngineError, Refused, Transient
-from backups.engine.forks import Fork, Parent, Shared, answered
+from backups.engine.forks import Fail, Fork, Parent, Shared, answered
 from tests.helpers import wait_for
 
 here = os.getpid()
 
 
 def of(work: Callable[[], Any]) -> Any:
-    fork = Fork(work)
+    fork = Fork(lambda _: work())
     try:
         return fork.result()
     finally:
@@ -69,12 +67,12 @@ def test_one_that_was_killed_is_told_as_what_may_pass() -> None:
 def test_no_fork_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fork", failing(BlockingIOError(11, "Resource temporarily unavailable")))
     with pytest.raises(EngineError, match="could be started"):
-        Fork(int)
+        Fork(lambda _: 0)
 
 
 def test_answers_are_seen_as_they_come() -> None:
     ours, theirs = socket.socketpair()
-    waits, works = Fork(lambda: theirs.recv(1)), Fork(lambda: 7)
+    waits, works = Fork(lambda _: theirs.recv(1)), Fork(lambda _: 7)
     wait_for(lambda: answered([waits, works], 0))
     assert answered([waits, works], 0) == [works] and works.result() == 7
     ours.send(b"x")
@@ -85,7 +83,7 @@ def test_answers_are_seen_as_they_come() -> None:
 
 
 def test_one_that_is_ended_is_gone_whatever_it_was_doing() -> None:
-    fork = Fork(signal.pause)
+    fork = Fork(lambda _: signal.pause())
     fork.end()
     with pytest.raises(ChildProcessError):
         os.waitpid(fork.pid, os.WNOHANG)
@@ -93,25 +91,41 @@ def test_one_that_is_ended_is_gone_whatever_it_was_doing() -> None:
         os.kill(fork.pid, 0)
 
 
-def test_a_fork_is_to_stop_once_its_parent_is_gone() -> None:
-    seen, told = os.pipe()
-
-    def watch(parent: Parent) -> None:
-        os.write(told, b"stop" if parent.should_stop() else b"go, ")
-        while not parent.should_stop():
-            time.sleep(0.01)
-        os.write(told, b"stop")
-
-    def between() -> None:
-        parent = Parent()
-        Fork(lambda: watch(parent))
+def test_an_error_is_told_though_the_work_goes_on() -> None:
+    def work(fail: Fail) -> None:
+        fail(Refused("The bucket is full."))
+        fail(Refused("Another."))
         signal.pause()
 
-    middle = Fork(between)
-    assert os.read(seen, 4) == b"go, "
+    fork = Fork(work)
+    with pytest.raises(Refused, match="The bucket is full"):
+        fork.result()
+    fork.end()
+
+
+def test_what_cannot_be_handed_over_is_told() -> None:
+    with pytest.raises((AttributeError, TypeError, RuntimeError), match="pickle"):
+        of(lambda: lambda: None)
+
+
+def test_a_fork_knows_whether_its_parent_is_there() -> None:
+    parent = Parent()
+    assert of(parent.should_stop) is False and parent.should_stop() is True  # here its parent is another one
+
+
+def test_a_fork_does_not_outlive_its_parent() -> None:
+    seen, told = os.pipe()
+
+    def forks_and_waits(_: Fail) -> None:
+        Fork(lambda _: (os.write(told, b"here"), signal.pause()))
+        signal.pause()
+
+    middle = Fork(forks_and_waits)
+    os.close(told)
+    assert os.read(seen, 4) == b"here"
     middle.end()
-    assert os.read(seen, 4) == b"stop"
-    os.close(seen), os.close(told)
+    assert os.read(seen, 4) == b""  # nobody is left who could write
+    os.close(seen)
 
 
 def test_each_number_goes_to_one_and_what_all_add_is_summed() -> None:
@@ -125,7 +139,7 @@ def test_each_number_goes_to_one_and_what_all_add_is_summed() -> None:
         return taken
 
     with Shared(count, processes) as shared:
-        forks = [Fork(lambda n=process: work(n)) for process in range(1, processes)]
+        forks = [Fork(lambda _, n=process: work(n)) for process in range(1, processes)]
         mine: list[int] = []
         threads = [threading.Thread(target=lambda: mine.extend(taken(shared))) for _ in range(3)]
         for thread in threads:
@@ -146,6 +160,5 @@ def taken(shared: Shared) -> list[int]:
 def test_a_sign_to_stop_reaches_all() -> None:
     with Shared(0) as shared:
         assert not shared.failed
-        with suppress(SystemExit):
-            of(shared.fail)
+        of(shared.fail)
         assert shared.failed

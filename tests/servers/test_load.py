@@ -220,7 +220,7 @@ def load_statements(archive: Archive, manifest: Manifest, folder: Path) -> Itera
 
 def sql_of(archive: Archive, ref: Any) -> bytes:
     """What the `zstd` program makes of the stored object."""
-    return zstandard.ZstdDecompressor().decompressobj().decompress(archive.store.get(ref.key))
+    return zstandard.ZstdDecompressor().stream_reader(archive.store.get(ref.key), read_across_frames=True).read()
 
 
 def run_client(server: Server, text: bytes, *options: str, check: bool = True) -> None:

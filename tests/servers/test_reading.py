@@ -19,7 +19,8 @@ from backups.engine.mysql.line import Silent
 from backups.engine.mysql.ranges import Changed
 from backups.engine.mysql.reading import Reading
 from everest.demo.servers import Server
-from tests.helpers import compare, dump_all, source_config, target_config
+from tests.bench.measures import tree
+from tests.helpers import compare, dump_all, source_config, target_config, wait_for
 from tests.servers.backups import Told, archive_in, back_up, put_back, script
 from tests.servers.test_snapshot import FLAVOURS, pair
 
@@ -29,8 +30,9 @@ here = os.getpid()
 
 @pytest.fixture(autouse=True)
 def _processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables in ranges for each of several processes, on whatever machine this is."""
+    """Tables in ranges for each of several processes, on whatever machine this is.  Who does not stop is not ended."""
     monkeypatch.setattr(reading, "cores", lambda: PROCESSES)
+    monkeypatch.setattr(reading, "GRACE", 10**9)
     monkeypatch.setattr(ranges, "RANGE", 1 << 13)
     monkeypatch.setattr(ranges, "SMALL", 1 << 13)
 
@@ -61,17 +63,33 @@ def fill(server: Server, tables: int = 4) -> None:
 
 @FLAVOURS
 def test_several_processes_make_one_backup(
-    flavour: str, request: Any, tmp_path: Path, forked_part: Callable[[Callable[[], Any]], None]
+    flavour: str,
+    request: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    forked_part: Callable[[Callable[[], Any]], None],
 ) -> None:
     source, target = pair(request, flavour)
     fill(source)
     script(source, ["ALTER TABLE shop.t3 ENGINE = MyISAM"])  # is read under the lock, by this process
     pids = tmp_path / "pids"
     pids.mkdir()
-    forked_part(lambda: (pids / str(os.getpid())).touch())
+    whole = Shared.next
+
+    def next_one(self: Shared) -> int | None:
+        """This process begins once each fork has read something."""
+        if os.getpid() == here and len(self._sums) == PROCESSES:
+            wait_for(lambda: len(list(pids.iterdir())) == PROCESSES - 1)
+        return whole(self)
+
+    def note() -> None:
+        (pids / str(os.getpid())).touch()
+        wait_for(lambda: len(list(pids.iterdir())) == PROCESSES - 1)
+
+    forked_part(note)
+    monkeypatch.setattr(Shared, "next", next_one)
     archive, run = archive_in(tmp_path / "store"), Told()
     manifest = back_up(source_config(source, tls="off"), archive, threads=4, run=run)
-    assert len(list(pids.iterdir())) == PROCESSES - 1
     assert [len(table.objects) > 2 for table in manifest.schemas[0].tables] == [True, True, True, False]
     read = sum(len(b"".join(archive.read_data(ref))) for table in manifest.schemas[0].tables for ref in table.objects)
     assert max(done for step, done, _, _ in run.steps if step == "rows") == read
@@ -137,8 +155,8 @@ def test_a_fork_that_fails_fails_the_backup(
     assert list(archive.manifests()) == [] and children() == before
 
 
-def children() -> set[str]:
-    return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+def children() -> set[int]:
+    return set(tree(os.getpid()))
 
 
 def test_a_fork_that_meets_a_change_starts_the_backup_again(
@@ -233,6 +251,46 @@ def test_nothing_more_is_begun_once_another_has_failed() -> None:
         with pytest.raises(Stopped):
             one._work([1, 2, 3], lambda _, number: begun.append(number), None)  # type: ignore[arg-type]
     assert begun == []
+
+
+def test_a_forks_error_is_told_though_another_of_its_threads_does_not_stop(
+    mysql_source: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(mysql_source)
+    monkeypatch.setattr(reading, "cores", lambda: 2)
+    whole, first = Reading._part, tmp_path / "first"
+
+    def part(self: Reading, *arguments: Any) -> None:
+        if os.getpid() == here:
+            return whole(self, *arguments)
+        try:
+            first.touch(exist_ok=False)
+        except FileExistsError:
+            signal.pause()
+        refuse()
+
+    monkeypatch.setattr(Reading, "_part", part)
+    with pytest.raises(Refused, match="The bucket is full"):
+        back_up(source_config(mysql_source, tls="off"), archive_in(tmp_path / "store"), threads=4)
+
+
+def test_ddl_on_a_large_table_that_was_read_does_not_begin_the_backup_again(
+    mysql_source: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is asked of it any more.  On MariaDB it waits for the reading transaction."""
+    fill(mysql_source)
+    config = source_config(mysql_source, tls="off")
+    script(mysql_source, [f"REVOKE BACKUP_ADMIN ON *.* FROM '{config.user}'@'%'"])
+    gather = Reading._gather
+
+    def truncated(self: Reading, *arguments: Any) -> None:
+        script(mysql_source, ["TRUNCATE shop.t1"])
+        gather(self, *arguments)
+
+    monkeypatch.setattr(Reading, "_gather", truncated)
+    run = Told()
+    assert back_up(config, archive_in(tmp_path), threads=4, run=run).rows == 1600
+    assert not [line for line in run.lines if "again" in line]
 
 
 @pytest.mark.parametrize("lost", [0, 1, 5])

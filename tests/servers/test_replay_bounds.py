@@ -174,14 +174,15 @@ def test_slices_that_end_too_early_are_no_success(mysql_pair: Pair) -> None:
         )
 
 
+@pytest.mark.parametrize("more", [ROWS, []])
 def test_slices_whose_numbers_go_back_are_not_taken_for_what_the_target_holds(
-    mariadb_pair: Pair, monkeypatch: pytest.MonkeyPatch
+    more: list[str], mariadb_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such were shipped once."""
     mariadb_pair.run(SCHEMA, USE, T, *ROWS)
     low = int(position(mariadb_pair.source)["gtids"].rpartition("-")[2]) - 1
     mariadb_pair.run(USE, "SET server_id = 4242", f"SET gtid_seq_no = {low}", *ROWS[:1])
-    mariadb_pair.run(USE, *ROWS)
+    mariadb_pair.run(USE, *more)
     with monkeypatch.context() as patch:
         patch.setattr(DomainSet, "add", lambda self, identity: self.last.update(DomainSet.parse(identity).last))
         mariadb_pair.capture()

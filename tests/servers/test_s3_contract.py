@@ -202,7 +202,7 @@ def test_a_process_that_is_forked_does_not_use_its_parents_connections(store):
             store.put(f"{who}/{number}", f"{who} {number}".encode())
         return [store.get(f"{who}/{number}") for number in range(20)]
 
-    fork = Fork(lambda: put_many("fork"))
+    fork = Fork(lambda _: put_many("fork"))
     try:
         assert put_many("parent") == [f"parent {number}".encode() for number in range(20)]
         assert fork.result() == [f"fork {number}".encode() for number in range(20)]

@@ -440,6 +440,21 @@ def test_no_lock_at_all_is_refused_with_what_to_grant(flavour: str, request: Any
     assert list(archive.manifests()) == []
 
 
+def test_no_backup_lies_where_numbers_have_gone_back(mariadb_source: Server, tmp_path: Path) -> None:
+    """Its position would stand for an earlier moment than its rows do."""
+    script(mariadb_source, BANK)
+    archive, config = archive_in(tmp_path), source_config(mariadb_source, tls="off")
+    with mariadb_source.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT @@GLOBAL.gtid_binlog_pos")
+        number = int(cursor.fetchone()[0].rpartition("-")[2])
+    script(mariadb_source, ["SET server_id = 4242", f"SET gtid_seq_no = {number}", "DELETE FROM bank.a WHERE id = 1"])
+    with pytest.raises(Refused, match="out of order"):
+        back_up(config, archive)
+    assert list(archive.manifests()) == []
+    script(mariadb_source, ["DELETE FROM bank.a WHERE id = 2"])
+    assert back_up(config, archive).rows == 6
+
+
 @FLAVOURS
 def test_a_stop_ends_a_backup_and_leaves_no_manifest(flavour: str, request: Any, tmp_path: Path) -> None:
     source, _ = pair(request, flavour)

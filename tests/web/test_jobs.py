@@ -39,6 +39,16 @@ def job(database):
     return Job.enqueue(Job.VERIFY, database=database)
 
 
+def test_backups_that_nobody_asked_for_do_not_go_on_for_ever(database):
+    """Where each meets a hole while it runs, the next one would, too."""
+    for who in ("a schedule", *[runs.EVEREST] * runs.IN_A_ROW):
+        assert not runs._again_and_again(database)
+        Job.enqueue(Job.BACKUP, who=who, database=database)
+    assert runs._again_and_again(database)
+    Job.enqueue(Job.BACKUP, who="a person", database=database)
+    assert not runs._again_and_again(database)
+
+
 def test_no_process_is_forked_in_the_midst_of_a_beat():
     """What the beat holds, metadata or a lock, the copy would wait for, as nobody gives it back there."""
     beats, goes_on, forked = threading.Event(), threading.Event(), threading.Event()

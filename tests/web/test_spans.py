@@ -39,7 +39,7 @@ class History:
             level=0, sequence=sequence, key=f"{sequence}", previous="", start=story.place(start), end=story.place(end),
             transactions=[SimpleNamespace(time_us=self.clock)] * count, data=SimpleNamespace(size=1), raw_size=1,
             exact_times=self.random.random() < 0.5, written_us=self.clock + self.random.choice([-1, 1]) * 10**7,
-            holds=1,
+            holds=1, times=[self.clock] * count,
         )  # fmt: skip
         Slice.record(self.line, self.storage, index)
         self.sequence, self.shipped = sequence + 1, end

@@ -63,7 +63,7 @@ class Rows:
 
     def entry(self) -> TableEntry:
         """Raise RuntimeError where a range was not read, or read twice."""
-        found = sorted(self.found)
+        found = sorted(self.found, key=lambda one: one.number)
         if [one.number for one in found] != list(range(self.ranges)):
             raise RuntimeError(f"{self.name} was read in other ranges than it has.")
         objects = tuple(ref for one in found for ref in one.objects)

@@ -17,8 +17,8 @@ from typing import Any
 
 import pymysql
 
-from backups.engine.errors import Stopped, raise_first
-from backups.engine.forks import Fork, Parent, Shared, answered, cores
+from backups.engine.errors import Stopped, Transient, raise_first
+from backups.engine.forks import Fail, Fork, Parent, Shared, answered, cores
 from backups.engine.manifest import TableEntry
 from backups.engine.mysql import instants, tsv, view
 from backups.engine.mysql.ranges import Changed, Found, Part, Place, Rows, changes_told, units
@@ -74,6 +74,7 @@ class Reading:
         self.pace = Pace(rate)
         self.lock = threading.Lock()
         self.shared: Shared
+        self.fail: Fail = lambda error: None  # a fork tells its parent at once
         self.found: list[Found] = []
         self.entries: dict[Place, TableEntry] = {}
         self.inexact: list[str] = []
@@ -120,8 +121,10 @@ class Reading:
             while (number := self.shared.next()) is not None:
                 self.poll()
                 act(connection, items[number])
-        except BaseException:
+        except BaseException as error:
             self.shared.fail()
+            if not isinstance(error, Stopped):
+                self.fail(explain(error, DOING) if isinstance(error, pymysql.MySQLError) else error)
             raise
 
     def _together(
@@ -130,7 +133,11 @@ class Reading:
         """Work over each of these connections, and wait until that and what was forked is done."""
         with ThreadPoolExecutor(len(connections), thread_name_prefix="snapshot") as pool:
             threads = [pool.submit(work, connection) for connection in connections]
-            errors = self._answers(forks)
+            try:
+                errors = self._answers(forks)
+            except BaseException:
+                self.shared.fail()
+                raise
         raise_first([*errors, *(thread.exception() for thread in threads)])
 
     def _answers(self, forks: Sequence[Fork[_Share]]) -> list[BaseException]:
@@ -149,7 +156,8 @@ class Reading:
             if self.shared.failed:
                 until = min(until, time.monotonic() + GRACE)
             self._tell()
-        return [*errors, *(Stopped("A process that read rows did not stop in time.") for _ in waiting)]
+        kind = Stopped if self.run.should_stop() else Transient
+        return [*errors, *(kind("A process that read rows did not stop in time.") for _ in waiting)]
 
     def _take(self, found: list[Found], inexact: list[str], instants: dict[Place, list[bytes]]) -> None:
         self.found += found
@@ -157,17 +165,24 @@ class Reading:
         self.instants |= instants
 
     def _apart(
-        self, run: Run, process: int, connections: Sequence[Connection], work: Callable[[Connection], None], seen: View
+        self,
+        run: Run,
+        process: int,
+        connections: Sequence[Connection],
+        work: Callable[[Connection], None],
+        seen: View,
+        fail: Fail,
     ) -> _Share:
         """What a process does that was forked, with connections that are its own from now on."""
-        self.run, self.shared.process = run, process
+        self.run, self.shared.process, self.fail = run, process, fail
         self.found, self.inexact, self.instants = [], [], {}
-        try:
-            if not seen.definitions_wait:
-                self.reader = self.again()
-            self._together(connections, work)
-        except pymysql.MySQLError as error:
-            raise explain(error, DOING) from error
+        own = [*connections]
+        if not seen.definitions_wait:
+            self.reader = self.again()
+            own.append(self.reader.connection)
+        self._together(connections, work)
+        for connection in own:
+            connection.close()  # the server would note a session that ends without a word
         return self.found, self.inexact, self.instants
 
     def _gather(self, connections: Sequence[Connection], tables: dict[Place, Rows], seen: View) -> None:
@@ -178,7 +193,10 @@ class Reading:
             one.look.decimals |= found.decimals
         self.found = []
         self.entries |= {place: one.entry() for place, one in tables.items()}
-        ranged = [one for one in tables.values() if one.ranges > 1]
+        # Of most there is nothing to ask: they were looked at with each range, and may change since.
+        ranged = [one for one in tables.values() if one.ranges > 1 and (one.look.others or one.look.decimals)]
+        if not ranged:
+            return
         with Shared(len(ranged)) as self.shared:
             self._together(connections, partial(self._work, ranged, partial(self._complete_whole, seen)))
 

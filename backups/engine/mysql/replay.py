@@ -94,14 +94,16 @@ class Window:
         self.start, self.stop = start, stop
         self.end = start  # of the slices so far
         self.count, self.last = 0, ""
-        self.log: GtidSet | DomainSet | None = None  # what is logged up to the transaction that came last
         self.by_gtid = start.get("gtids") is not None and stop.get("gtids") is not None
         if self.by_gtid:
             self.have = executed(start["gtids"], stop["gtids"]).copy()
             self.want = executed(stop["gtids"], start["gtids"])
 
     def joins(self, index: SliceIndex) -> None:
-        """Raise Corrupt where a slice does not go on where the one before it ended (or, the first, after `start`)."""
+        """Raise Corrupt where a slice does not go on where the one before it ended (or, the first, after `start`).
+
+        Gap where MariaDB's numbers go back in it: they would not tell what the target holds.
+        """
         first = self.end is self.start
         if not (at_or_before(index.start, self.end) if first else dict(index.start) == dict(self.end)):
             raise Corrupt(
@@ -109,17 +111,14 @@ class Window:
                 meaning="Transactions between them would be missing.",
             )
         self.end = index.end
-        if first and self.by_gtid:
-            self.log = executed(index.start["gtids"], self.stop["gtids"])
+        if self.by_gtid and isinstance(self.want, DomainSet):
+            log = DomainSet.parse(index.start["gtids"])
+            for item in index.transactions:
+                log.add(item.identity)
 
     def before(self, item: Transaction) -> bool:
         """Whether the target holds it already."""
         return self.have.has(item.identity) if self.by_gtid else contains(self.start, item)
-
-    def comes(self, item: Transaction) -> None:
-        """Told of each by itself, whether it is wanted or not.  Gap where MariaDB's numbers go back."""
-        if isinstance(self.log, DomainSet):
-            self.log.add(item.identity)
 
     def beyond(self, item: Transaction) -> bool:
         return not (self.want.has(item.identity) if self.by_gtid else contains(self.stop, item))
@@ -194,7 +193,6 @@ def _slice(index: SliceIndex, chunks: Iterable[bytes], window: Window, steps: St
             window.passed_all(group)
             continue
         for item in group:
-            window.comes(item)
             before = window.before(item)
             if not before and window.beyond(item):
                 return False

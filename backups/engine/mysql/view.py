@@ -15,6 +15,7 @@ from pymysql.constants import COMMAND, ER
 
 from backups.engine.errors import EngineError, Refused, Stopped, Transient
 from backups.engine.mysql.grants import grant
+from backups.engine.mysql.gtid import DomainSet, domain_state
 from backups.engine.mysql.schema import Reader, Schema
 from backups.engine.mysql.server import (
     DENIED,
@@ -209,6 +210,8 @@ def _open(
     started = time.monotonic()
     together(readers, "START TRANSACTION WITH CONSISTENT SNAPSHOT")
     position = position_now(control, identity)
+    if identity.flavour == "mariadb":
+        _refuse_if_numbers_went_back(control, position)
     view_us = int(value(control, "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)"))
     sequences = {
         (schema.name, table.name): reader.sequence(schema.name, table.name)
@@ -218,6 +221,24 @@ def _open(
     }
     counters, ids = reader.counters(), reader.table_ids()
     return View(position, view_us, int((time.monotonic() - started) * 1e6), counters, ids, sequences, waits)
+
+
+def _refuse_if_numbers_went_back(control: Connection, position: Position) -> None:
+    """The last transaction's number stands for all before it, so none of them may have a higher one."""
+    last = DomainSet.parse(position["gtids"]).last
+    state = domain_state(str(value(control, "SELECT @@GLOBAL.gtid_binlog_state")))
+    higher = [
+        f"{domain}-{server}-{number}"
+        for (domain, server), number in state.items()
+        if domain in last and server != last[domain][0] and number >= last[domain][1]
+    ]
+    if higher:
+        raise Refused(
+            f"The server's log numbers transactions out of order: {position['gtids']} comes after {', '.join(higher)}.",
+            meaning="A backup at this place would be taken for one of an earlier moment, so none is taken.",
+            next_step="SET GLOBAL gtid_strict_mode = ON on each server that writes, each with a gtid_domain_id of its"
+            " own. After the next transaction of this server a backup can be taken.",
+        )
 
 
 def _wait_for_branches(prepared: list[str], deadline: float, watcher: Run) -> None:
