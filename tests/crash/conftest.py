@@ -124,6 +124,13 @@ class Installation:
                 found[int(folder.name)] = int(parent)
         return found
 
+    def below(self, worker: int) -> set[int]:
+        """The living processes of one worker's clusters."""
+        processes, found = self.processes(), {worker}
+        while more := {pid for pid, parent in processes.items() if parent in found} - found:
+            found |= more
+        return found - {worker}
+
     def main_process(self, queue: str) -> int:
         """The one of a queue, once a cluster that was replaced has gone."""
         wait_for(lambda: len(self._main_processes(queue)) == 1, PATIENCE)

@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+from tests.crash.conftest import PATIENCE
 from tests.helpers import wait_for
 
 
@@ -141,7 +142,9 @@ def test_two_machines_share_the_work_and_one_tick(installation):
         assert len(installation.words("start", job)) == 1
     long_job = installation.slow_job(waits=True)
     installation.wait_for_start(long_job)
+    its = installation.below(first.pid)
     kill(first.pid)
+    wait_for(lambda: not its & set(installation.processes()), PATIENCE)  # else one of them might end the job yet
     installation.go()
     installation.wait_for_end(long_job)
     assert second.poll() is None
