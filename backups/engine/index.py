@@ -67,7 +67,7 @@ def from_body(body: dict[str, Any]) -> SliceIndex:
 
 
 def _columns(transactions: Sequence[Transaction]) -> dict[str, Any]:
-    of = transactions if isinstance(transactions, Columns) else Columns(transactions)
+    of = Columns.of(transactions)
     tables, change = _change_columns(of.changes)
     ends = chain([0], map(add, of.offsets, of.lengths))
     return {

@@ -143,7 +143,7 @@ class _Shipment:
             raw_size=raw_size,
             exact_times=chunk.exact_times,
             written_us=time.time_ns() // 1000,
-            transactions=chunk.transactions if isinstance(chunk.transactions, Columns) else tuple(chunk.transactions),
+            transactions=Columns.of(chunk.transactions),
         )
 
 

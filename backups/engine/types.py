@@ -58,9 +58,15 @@ class Columns(Sequence[Transaction]):
         for transaction in transactions:
             self.append(transaction)
 
+    @classmethod
+    def of(cls, transactions: Iterable[Transaction]) -> Columns:
+        """Themselves, where they are columns already."""
+        return transactions if isinstance(transactions, Columns) else cls(transactions)
+
     def append(self, one: Transaction) -> None:
-        values = [one.time_us], [one.identity], [one.offset], [one.length], [one.changes], [one.ddl], [one.xa]
-        self.extend(values)
+        values = one.time_us, one.identity, one.offset, one.length, one.changes, one.ddl, one.xa
+        for column, value in zip(self._all(), values, strict=True):
+            column.append(value)
 
     def extend(self, more: Sequence[Sequence[Any]]) -> None:
         """more: of each field, in a Transaction's order."""

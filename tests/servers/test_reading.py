@@ -155,6 +155,15 @@ def test_a_fork_that_fails_fails_the_backup(
     assert list(archive.manifests()) == [] and children() == before
 
 
+def is_first(file: Path) -> bool:
+    """Of all processes and threads that ask."""
+    try:
+        file.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
 def children() -> set[int]:
     return set(tree(os.getpid()))
 
@@ -166,11 +175,8 @@ def test_a_fork_that_meets_a_change_starts_the_backup_again(
     once = tmp_path / "once"
 
     def change() -> None:
-        try:
-            once.touch(exist_ok=False)
-        except FileExistsError:
-            return
-        raise Changed("shop.t1 was changed by DDL.")
+        if is_first(once):
+            raise Changed("shop.t1 was changed by DDL.")
 
     forked_part(change)
     run = Told()
@@ -231,12 +237,9 @@ def test_the_death_of_one_stops_the_others(mysql_source: Server, tmp_path: Path,
     first = tmp_path / "first"
 
     def die_or_wait(reading: Reading) -> None:
-        try:
-            first.touch(exist_ok=False)
-        except FileExistsError:
-            reading.poll()
-        else:
+        if is_first(first):
             os.kill(os.getpid(), signal.SIGKILL)
+        reading.poll()
 
     at_work(die_or_wait)
     with pytest.raises(Transient, match="ended from outside"):
@@ -254,22 +257,11 @@ def test_nothing_more_is_begun_once_another_has_failed() -> None:
 
 
 def test_a_forks_error_is_told_though_another_of_its_threads_does_not_stop(
-    mysql_source: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mysql_source: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_work: Any
 ) -> None:
     fill(mysql_source)
     monkeypatch.setattr(reading, "cores", lambda: 2)
-    whole, first = Reading._part, tmp_path / "first"
-
-    def part(self: Reading, *arguments: Any) -> None:
-        if os.getpid() == here:
-            return whole(self, *arguments)
-        try:
-            first.touch(exist_ok=False)
-        except FileExistsError:
-            signal.pause()
-        refuse()
-
-    monkeypatch.setattr(Reading, "_part", part)
+    at_work(lambda _: refuse() if is_first(tmp_path / "first") else signal.pause())
     with pytest.raises(Refused, match="The bucket is full"):
         back_up(source_config(mysql_source, tls="off"), archive_in(tmp_path / "store"), threads=4)
 

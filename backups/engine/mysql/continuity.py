@@ -104,7 +104,7 @@ def _short(text: str) -> str:
 def _prove_domains(connection: pymysql.Connection[Any], known: DomainSet) -> None:
     """MariaDB streams from its oldest file for a domain that it is not told of, and calls that right."""
     newest = DomainSet.parse(str(server.value(connection, "SELECT @@global.gtid_binlog_pos")))
-    state = _state(connection)
+    state = last_of_each(connection)
     if extra := known.subtract(newest):
         if extra.within(state):
             raise out_of_order(str(newest), str(known))
@@ -124,7 +124,8 @@ def _prove_domains(connection: pymysql.Connection[Any], known: DomainSet) -> Non
         raise _gap(f"everything up to {missing} that was not shipped")
 
 
-def _state(connection: pymysql.Connection[Any]) -> dict[tuple[int, int], int]:
+def last_of_each(connection: pymysql.Connection[Any]) -> dict[tuple[int, int], int]:
+    """MariaDB: the last number that is logged of each domain and server."""
     return domain_state(str(server.value(connection, "SELECT @@global.gtid_binlog_state")))
 
 

@@ -21,6 +21,7 @@ _TAG = re.compile(r"[a-z_][a-z0-9_]{0,31}")
 _DOMAIN = re.compile(r"(\d{1,20})-(\d{1,20})-(\d{1,20})")
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _LAST = 2**63 - 1
+IN_ORDER = "SET GLOBAL gtid_strict_mode = ON on each server that writes, each with a gtid_domain_id of its own."
 Source = tuple[str, str]  # uuid, tag
 Interval = tuple[int, int]  # first, last: both included
 
@@ -261,8 +262,7 @@ def out_of_order(later: str, earlier: str) -> Gap:
         f"The server's log numbers transactions out of order: {later} comes after {earlier}.",
         meaning="By such numbers nobody can tell which transactions a backup holds, so recovery ends before the first."
         " What was shipped before stays restorable.",
-        next_step="SET GLOBAL gtid_strict_mode = ON on each server that writes, each with a gtid_domain_id of its own."
-        " Then take a backup: a new timeline starts with it.",
+        next_step=f"{IN_ORDER} Then take a backup: a new timeline starts with it.",
     )
 
 

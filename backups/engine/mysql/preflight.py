@@ -15,8 +15,9 @@ from backups.engine.errors import EngineError
 from backups.engine.manifest import Manifest
 from backups.engine.mysql import accounts
 from backups.engine.mysql.applier import zone_for
+from backups.engine.mysql.continuity import last_of_each
 from backups.engine.mysql.grants import Role, grant, held, privileges
-from backups.engine.mysql.gtid import domain_state
+from backups.engine.mysql.gtid import IN_ORDER
 from backups.engine.mysql.preflight_schemas import MANY, schema_checks
 from backups.engine.mysql.server import (
     DENIED,
@@ -175,8 +176,8 @@ def _gtid(identity: Identity) -> Check:
 
 def _order(connection: Connection) -> Check:
     """MariaDB: whether numbers can go back, which ends what can be recovered."""
-    strict, state = rows(connection, "SELECT @@GLOBAL.gtid_strict_mode, @@GLOBAL.gtid_binlog_state")[0]
-    writers = Counter(domain for domain, _ in domain_state(str(state)))
+    strict = value(connection, "SELECT @@GLOBAL.gtid_strict_mode")
+    writers = Counter(domain for domain, _ in last_of_each(connection))
     shared = [domain for domain, count in writers.items() if count > 1]
     if strict or not shared:
         return Check("GTID order", "pass", "Each transaction of a domain has a higher number than the one before it.")
@@ -185,7 +186,7 @@ def _order(connection: Connection) -> Check:
         "warn",
         f"Several servers have written transactions of domain {', '.join(map(str, shared))}, and gtid_strict_mode is"
         " OFF: if they write at the same time, numbers go back, and recovery ends there.",
-        "SET GLOBAL gtid_strict_mode = ON, and a gtid_domain_id of its own on each server that writes beside others.",
+        IN_ORDER,
     )
 
 

@@ -119,10 +119,8 @@ def _ranges(connection: Connection, one: Rows) -> list[Part]:
     if number < 2 or column is None or column.type not in NUMBERS or not one.table.in_view or one.table.period:
         return [Part(one)]
     name = quote(column.name)
-    view.run(connection, "SAVEPOINT everest")
-    with changes_told(one.name):
+    with let_go(connection), changes_told(one.name):
         ((low, high),) = rows(connection, f"SELECT MIN({name}), MAX({name}) FROM {one.source}")
-    view.run(connection, "ROLLBACK TO SAVEPOINT everest")
     if low is None or high - low < number:
         return [Part(one)]
     ends = [low + (high - low) * n // number for n in range(1, number)]
@@ -131,6 +129,14 @@ def _ranges(connection: Connection, one: Rows) -> list[Part]:
     conditions = [f"{asked} < {ends[0]}", *between, f"{asked} >= {ends[-1]}"]
     one.ranges = number
     return [Part(one, n, condition) for n, condition in enumerate(conditions)]
+
+
+@contextmanager
+def let_go(connection: Connection) -> Iterator[None]:
+    """The savepoint lets go of the tables' metadata locks: DDL need not wait for the rest of the backup."""
+    view.run(connection, "SAVEPOINT everest")
+    yield
+    view.run(connection, "ROLLBACK TO SAVEPOINT everest")
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,8 +19,8 @@ import pymysql
 from backups.engine.errors import Stopped, Transient, raise_first
 from backups.engine.forks import Fail, Fork, Parent, Shared, answered, cores
 from backups.engine.manifest import TableEntry
-from backups.engine.mysql import instants, tsv, view
-from backups.engine.mysql.ranges import Changed, Found, Part, Place, Rows, changes_told, units
+from backups.engine.mysql import instants, tsv
+from backups.engine.mysql.ranges import Changed, Found, Part, Place, Rows, changes_told, let_go, units
 from backups.engine.mysql.schema import Numbers, Reader, Schema
 from backups.engine.mysql.server import Connection, explain
 from backups.engine.mysql.view import View
@@ -207,18 +206,11 @@ class Reading:
             raise Stopped("Another part of the backup failed.")
 
     def _read(self, seen: View, connection: Connection, parts: Sequence[Part]) -> None:
-        with self._let_go(connection):
+        with let_go(connection):
             for part in parts:
                 with changes_told(part.rows.name):
                     self._part(connection, part)
             self._check([part.rows for part in parts], seen)
-
-    @contextmanager
-    def _let_go(self, connection: Connection) -> Iterator[None]:
-        """The savepoint lets go of the tables' metadata locks: DDL need not wait for the rest of the backup."""
-        view.run(connection, "SAVEPOINT everest")
-        yield
-        view.run(connection, "ROLLBACK TO SAVEPOINT everest")
 
     def _part(self, connection: Connection, part: Part) -> None:
         one, (s, t) = part.rows, part.rows.place
@@ -232,7 +224,7 @@ class Reading:
         self.found.append(Found(one.place, part.number, objects, lines.rows, one.look.decimals))
 
     def _complete_whole(self, seen: View, connection: Connection, one: Rows) -> None:
-        with self._let_go(connection):
+        with let_go(connection):
             with changes_told(one.name):
                 self._complete(connection, one)
             self._check([one], seen)

@@ -14,8 +14,9 @@ import pymysql
 from pymysql.constants import COMMAND, ER
 
 from backups.engine.errors import EngineError, Refused, Stopped, Transient
+from backups.engine.mysql.continuity import last_of_each
 from backups.engine.mysql.grants import grant
-from backups.engine.mysql.gtid import DomainSet, domain_state
+from backups.engine.mysql.gtid import IN_ORDER, DomainSet
 from backups.engine.mysql.schema import Reader, Schema
 from backups.engine.mysql.server import (
     DENIED,
@@ -226,18 +227,16 @@ def _open(
 def _refuse_if_numbers_went_back(control: Connection, position: Position) -> None:
     """The last transaction's number stands for all before it, so none of them may have a higher one."""
     last = DomainSet.parse(position["gtids"]).last
-    state = domain_state(str(value(control, "SELECT @@GLOBAL.gtid_binlog_state")))
     higher = [
         f"{domain}-{server}-{number}"
-        for (domain, server), number in state.items()
+        for (domain, server), number in last_of_each(control).items()
         if domain in last and server != last[domain][0] and number >= last[domain][1]
     ]
     if higher:
         raise Refused(
             f"The server's log numbers transactions out of order: {position['gtids']} comes after {', '.join(higher)}.",
             meaning="A backup at this place would be taken for one of an earlier moment, so none is taken.",
-            next_step="SET GLOBAL gtid_strict_mode = ON on each server that writes, each with a gtid_domain_id of its"
-            " own. After the next transaction of this server a backup can be taken.",
+            next_step=f"{IN_ORDER} After the next transaction of this server a backup can be taken.",
         )
 
 
