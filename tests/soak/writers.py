@@ -103,19 +103,28 @@ class Writer(threading.Thread):
             while not self.stopped.wait(self.random.expovariate(1 / self.pause)):
                 with self.gate.passed():
                     self._transaction()
+            self._end()
         except BaseException as error:
             self.failure = error
             raise
 
     def _transaction(self) -> None:
-        """One that commits and is noted, or leaves nothing."""
+        self._commit(self._change)
+
+    def _end(self) -> None:
+        """A last order that commits: only the source knows what ids it gave to orders that did not."""
+        while not self._commit(self._last_order):
+            pass
+
+    def _commit(self, change: Callable[[Any], None]) -> bool:
+        """A transaction that commits and is noted, or leaves nothing."""
         self.n += 1
         before = list(self.orders), dict(self.docs)
         began = 0
         try:
             connection = self._connected()
             self.changes = []
-            self._change(connection)
+            change(connection)
             began = now_us()
             connection.query("COMMIT")
             identity = own_gtid(connection)
@@ -125,6 +134,7 @@ class Writer(threading.Thread):
             self.truth.note(identity, self.changes, began, now_us())
         else:
             self.orders, self.docs = before
+        return bool(identity)
 
     def _after(self, error: Exception, began: int) -> str:
         """The GTID of a transaction whose commit was not answered and counts; "" where it left nothing."""
@@ -167,6 +177,15 @@ class Writer(threading.Thread):
             self.random.choice((self._order, self._order, self._total, self._doc, self._doc))(connection)
         if len(self.orders) > ORDERS_KEPT:
             self._forget(connection)
+        self._sign(connection)
+
+    def _last_order(self, connection: Any) -> None:
+        connection.query("BEGIN")
+        self._order(connection)
+        self._sign(connection)
+
+    def _sign(self, connection: Any) -> None:
+        """Leave what the transaction can be found by."""
         connection.query(f"{self._mark} '{self.random.random()}')")
         self._left(connection, "shared.ledger", "writer = %s AND n = %s", (self.number, self.n))
 
@@ -224,6 +243,9 @@ class Migrator(Writer):
         if not name or len(self.tables) < 2:
             name, act = f"t{self.n}", self._make
         act(name)
+
+    def _end(self) -> None:
+        """A statement commits by itself."""
 
     def _make(self, name: str) -> None:
         if self._carry_out(f"CREATE TABLE moving.{name} (id INT PRIMARY KEY, what VARCHAR(99))", name, made=True):
