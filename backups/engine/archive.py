@@ -24,7 +24,7 @@ from backups.engine.crypt import Keys, opened, sealed
 from backups.engine.errors import Corrupt, LeaseLost, Refused, Transient
 from backups.engine.manifest import Manifest
 from backups.engine.pieces import AsFile, compressed
-from backups.engine.types import BackupPoint, DataRef, SliceIndex, SlicePoint
+from backups.engine.types import BackupPoint, DataRef, Piece, SliceIndex, SlicePoint
 from storages.stores.base import AlreadyExists, NotFound, ObjectInfo, ObjectStore, StoreError
 
 BLOCK = 8 << 20  # what is hashed, fetched and proven at once
@@ -49,7 +49,7 @@ class Archive:
 
     # Data objects
 
-    def put_data(self, key: str, raw: Iterable[bytes]) -> DataRef:
+    def put_data(self, key: str, raw: Iterable[Piece]) -> DataRef:
         """Compress, encrypt and upload with bounded memory.
 
         Where `raw` raises, its error passes through and nothing is left under the key.

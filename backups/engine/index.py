@@ -6,21 +6,21 @@ difference, tables by their place in a dictionary.  zstd does the rest.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, islice
-from operator import add, itemgetter, sub
+from operator import add, sub
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backups.engine.errors import Corrupt
+from backups.engine.identities import Identities
 from backups.engine.manifest import data_ref
 from backups.engine.typed import typed, whole
 from backups.engine.types import Change, Columns, SliceIndex, Transaction
 
 KIND = "slice"
-
-# The shortest prefix that leaves a number without leading zeros, so that prefix + str(number) is the text again.
-_identity = re.compile(r"(.*?)(0|[1-9][0-9]{0,17})", re.DOTALL).fullmatch
 
 
 def to_body(index: SliceIndex, database: str) -> dict[str, Any]:
@@ -85,22 +85,25 @@ def _columns(transactions: Sequence[Transaction]) -> dict[str, Any]:
 
 def _change_columns(all_changes: Sequence[tuple[Change, ...]]) -> tuple[list[tuple[str, str]], list[list[int]]]:
     """The tables, and each change's table, inserts, updates and deletes."""
-    tables: dict[tuple[str, str], int] = {}
     different = {id(changes): changes for changes in all_changes}  # capture gives equal transactions the same changes
-    for changes in different.values():
-        for change in changes:
-            tables.setdefault((change.schema, change.table), len(tables))
-    known = {
-        key: (
-            [tables[one.schema, one.table] for one in changes],
-            [one.inserts for one in changes],
-            [one.updates for one in changes],
-            [one.deletes for one in changes],
-        )
-        for key, changes in different.items()
-    }
-    found = [known[id(changes)] for changes in all_changes]
-    return list(tables), [list(chain.from_iterable(map(itemgetter(column), found))) for column in range(4)]
+    tables: dict[tuple[str, str], int] = {}
+    rows = [
+        (tables.setdefault((one.schema, one.table), len(tables)), one.inserts, one.updates, one.deletes)
+        for changes in different.values()
+        for one in changes
+    ]
+    counts = np.fromiter(map(len, different.values()), np.int64, len(different))
+    number = {key: place for place, key in enumerate(different)}
+    of = np.fromiter((number[id(changes)] for changes in all_changes), np.int64, len(all_changes))
+    return list(tables), np.array(rows, np.int64).reshape(-1, 4)[_spans(counts, of)].T.tolist()
+
+
+def _spans(counts: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of things that lie side by side, so many for each owner: the places of those of some owners."""
+    wanted = counts[of]
+    ends = np.cumsum(wanted)
+    starts = (np.cumsum(counts) - counts)[of]
+    return np.arange(wanted.sum()) + np.repeat(starts - ends + wanted, wanted)
 
 
 def _transactions(columns: dict[str, Any]) -> tuple[Transaction, ...]:
@@ -152,39 +155,19 @@ def _changes(tables: list[list[str]], columns: list[list[int]]) -> list[Change]:
     return changes
 
 
-def _identities(texts: list[str]) -> list[list[Any]]:
+def _identities(identities: Identities) -> list[list[Any]]:
     """[prefixes, prefix of each, number of each as the difference to the last of its prefix, null where none]."""
     prefixes: dict[str, int] = {}
     last: dict[str, int] = {}
     places: list[int] = []
-    numbers: list[int | None] = []
-    prefix = ""
-    for text in texts:
-        digits = text.removeprefix(prefix)
-        if not (prefix and digits != text and _plain_number(digits)):
-            prefix, digits = _split(text)
-        places.append(prefixes.setdefault(prefix, len(prefixes)))
-        if not digits:
-            numbers.append(None)
-            continue
-        number = int(digits)
-        numbers.append(number - last.get(prefix, 0))
-        last[prefix] = number
-    return [list(prefixes), places, numbers]
-
-
-def _plain_number(digits: str) -> bool:
-    return digits.isdigit() and digits.isascii() and digits[0] != "0" and len(digits) <= 18
-
-
-def _split(text: str) -> tuple[str, str]:
-    """An identity's prefix and number; no number where it does not end in one."""
-    prefix = text.rstrip("0123456789")
-    digits = text[len(prefix) :]
-    if _plain_number(digits):
-        return prefix, digits
-    match = _identity(text)
-    return (match[1], match[2]) if match else (text, "")
+    found: list[int | None] = []
+    for prefix, numbers in identities.runs:
+        places += [prefixes.setdefault(prefix, len(prefixes))] * len(numbers)
+        known = [number for number in numbers if number is not None]
+        steps = map(sub, known, chain([last.get(prefix, 0)], known))
+        found += [None if number is None else next(steps) for number in numbers] if None in numbers else steps
+        last[prefix] = known[-1] if known else last.get(prefix, 0)
+    return [list(prefixes), places, found]
 
 
 def _identity_texts(column: list[list[Any]]) -> Iterator[str]:

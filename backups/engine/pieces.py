@@ -6,18 +6,20 @@ from collections.abc import Iterable, Iterator
 
 import zstandard
 
+from backups.engine.types import Piece
+
 LEVEL = 1  # zstd's: the worker shares the machine with others, and faster levels restore faster too
 FRAME = 257 << 10  # bytes at least, from which on zstd takes its fast way; by frames it takes 1/8 less than as one
 
 
-def compressed(raw: Iterable[bytes]) -> Iterator[bytes]:
+def compressed(raw: Iterable[Piece]) -> Iterator[bytes]:
     zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
     yield from map(zstd.compress, _frames(raw))
 
 
-def _frames(raw: Iterable[bytes]) -> Iterator[bytes]:
+def _frames(raw: Iterable[Piece]) -> Iterator[Piece]:
     """Small pieces together, large ones as they are: one may have a gigabyte.  The last may be empty."""
-    small: list[bytes] = []
+    small: list[Piece] = []
     size = 0
     for piece in raw:
         if len(piece) < FRAME:

@@ -14,7 +14,7 @@ from threading import Semaphore
 from backups.engine import layout
 from backups.engine.archive import Archive
 from backups.engine.errors import Refused
-from backups.engine.types import Chunk, Columns, DataRef, Position, SliceIndex, SlicePoint
+from backups.engine.types import Chunk, Columns, DataRef, Piece, Position, SliceIndex, SlicePoint
 
 IN_FLIGHT = 2  # chunks whose data is on its way; one more may wait in memory
 
@@ -150,11 +150,11 @@ class _Shipment:
 class _Counted:
     """Pieces that are counted as they pass."""
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
+    def __init__(self, pieces: Iterable[Piece]) -> None:
         self._pieces = pieces
         self.size = 0
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Piece]:
         for piece in self._pieces:
             self.size += len(piece)
             yield piece

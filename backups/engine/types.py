@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, overload
 
+from backups.engine.identities import Identities
+
 # A place in a server's history.  Opaque outside the engine that made it: JSON, compared for equality
 # to prove a chain, and by the engine's `at_or_before` to order it.
 # MySQL and MariaDB: {"server": uuid, "file": "binlog.000012", "pos": 1234, "file_id": str, "gtids": str | None}
@@ -49,7 +51,7 @@ class Columns(Sequence[Transaction]):
 
     def __init__(self, transactions: Iterable[Transaction] = ()) -> None:
         self.times: list[int] = []
-        self.identities: list[str] = []
+        self.identities = Identities()
         self.offsets: list[int] = []
         self.lengths: list[int] = []
         self.changes: list[tuple[Change, ...]] = []
@@ -73,7 +75,7 @@ class Columns(Sequence[Transaction]):
         for column, values in zip(self._all(), more, strict=True):
             column += values
 
-    def _all(self) -> tuple[list[Any], ...]:
+    def _all(self) -> tuple[Any, ...]:
         return self.times, self.identities, self.offsets, self.lengths, self.changes, self.ddl, self.xa
 
     def __len__(self) -> int:
@@ -105,6 +107,9 @@ class DataRef:
     blocks: tuple[str, ...] = ()
 
 
+Piece = bytes | memoryview
+
+
 @dataclass(slots=True)
 class Chunk:
     """A whole number of transactions on the way into a slice; the seam between a server and slices.
@@ -115,7 +120,7 @@ class Chunk:
     """
 
     start: Position
-    payload: Iterable[bytes]
+    payload: Iterable[Piece]
     end: Position = field(default_factory=dict)
     transactions: Sequence[Transaction] = ()
     exact_times: bool = True

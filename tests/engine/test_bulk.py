@@ -5,10 +5,15 @@ from itertools import chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.played import How, compared, history, sealed, wire
+from backups.engine.mysql.dump import Packets
+from backups.engine.mysql.server import Identity
+from backups.engine.mysql.stream import Cutter, Reader
+from backups.engine.types import Quiet
+from tests.engine.played import How, Played, compared, history, sealed, wire
 from tests.engine.test_events import FILES
 
 NAMES = st.sampled_from([name for name in FILES if "mysql" in name])
+IDENTITY = Identity("mysql", (9, 7), "9.7", "server", True, "UTC", {})
 PICKS = st.lists(st.integers(0, 999), min_size=1, max_size=30)
 PORTIONS = st.lists(st.integers(1, 9000), min_size=1, max_size=5)
 
@@ -44,3 +49,12 @@ def test_a_run_of_ordinary_transactions_is_taken_at_once():
     raws, _, _ = played("mysql-9.7", range(60))
     told, taken = compared(wire(raws), How())
     assert len([one for one in told if isinstance(one, tuple)]) == 1 and taken
+
+
+def test_what_a_chunk_holds_does_not_change_while_more_comes():
+    raws, head, _ = played("mysql-9.7", range(200))
+    start = {"server": "server", "file": "binlog.000001", "pos": 4, "file_id": "", "gtids": ""}
+    reader = Reader(Packets(Played(wire(raws), (9000,))), IDENTITY, start)
+    chunks = list(Cutter(reader, start, 60, 20_000, None, Quiet(), lambda end: None).chunks())
+    held = [b"".join(chunk.payload)[len(raws[0]) + 4 :] for chunk in chunks]
+    assert len(held) > 3 and b"".join(held) == b"".join(raws[head:])

@@ -11,14 +11,16 @@ import copy
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from isal.isal_zlib import crc32
 
 from backups.engine.errors import Corrupt
+from backups.engine.identities import MOST_DIGITS, Identities
 from backups.engine.mysql import events
+from backups.engine.mysql.framing import OVERHEAD, SMALLEST, Log, Slab, leading
 from backups.engine.mysql.gtid_events import gtid, uuid_text
 from backups.engine.mysql.memory import Flags, Memory, Numbers, these
 from backups.engine.mysql.rowcounts import RowCounts
@@ -27,20 +29,14 @@ from backups.engine.types import Change, Transaction
 
 SLACK = 256  # bytes behind a buffer's end that may be looked at, and do not matter
 FEWEST = 64  # events: fewer are done sooner one by one
-SMALLEST = events.HEADER_SIZE + events.CHECKSUM_SIZE  # bytes of an event
-LARGEST = 1 << 24  # bytes of a transaction
+FEW = 8  # table maps that are alike: for fewer it is not worth while to look whether they are
 KEPT = 1 << 14  # sums of a transaction's changes that are remembered, before all are forgotten
-OVERHEAD = 5  # bytes of a packet before its event: size, number, and that it is an event
-RESIDUE = 0x2144DF1C  # the CRC-32 of anything that has its own behind it
 
 _BODY = events.HEADER_SIZE
-_packet = struct.Struct("<I").unpack_from  # 3 bytes size, 1 byte number
 _code = struct.Struct("<q")  # table << 34 | kind of change << 32 | rows
 _BEGIN = int.from_bytes(b"BEGIN", "little")
 
-
 # By type of event
-_LEFT = these(*events.STRUCTURE, events.INCIDENT, events.TAGGED_GTID, events.MARIA_GTID)
 BEGINS = these(events.GTID, events.ANONYMOUS_GTID)
 ROWS = these(events.WRITE_ROWS, events.UPDATE_ROWS, events.DELETE_ROWS)
 _USUAL = BEGINS | ROWS | these(events.QUERY, events.TABLE_MAP, events.XID, events.ROWS_QUERY)
@@ -62,12 +58,12 @@ class Batch:
     numbered: (uuid, number of the first) if their GTIDs follow one another without a hole.
     """
 
-    data: bytes
+    data: memoryview
     packets: int
     ends: list[int]
     places: list[int]
     times: list[int]
-    identities: list[str]
+    identities: Identities
     lengths: list[int]
     changes: list[tuple[Change, ...]]
     ddl: list[str]
@@ -87,6 +83,7 @@ class Bulk:
     """Takes the runs out of one connection's buffers."""
 
     def __init__(self) -> None:
+        self._slab = Slab()
         self._forget()
 
     def _forget(self) -> None:
@@ -102,8 +99,8 @@ class Bulk:
             return None, at
         if self._rows.full() or len(self._known) > KEPT:
             self._forget()
-        log = Log(buffer, at, end, origin.pos)
-        heads = _heads(log, origin) if len(log.raws) >= FEWEST else None
+        log = Log(buffer, at, end, origin.pos, self._slab)
+        heads = _heads(log, origin) if len(log) >= FEWEST else None
         return self._batch(log, heads, origin) if heads else None, log.reach
 
     def _batch(self, log: Log, heads: Heads, origin: Origin) -> Batch | None:
@@ -124,7 +121,9 @@ class Bulk:
             return None
         last = heads.last[:count] - 1
         packets = int(last[-1]) + 1
-        data = b"".join(log.raws[:packets])
+        data = log.data[: log.ends[packets - 1]]
+        if len(data) < len(log.data) // 2:
+            data = memoryview(bytes(data))  # the rest is not to be kept with it
         ends, places = log.ends[last].tolist(), (log.places[last] + (origin.pos & ~0xFFFFFFFF)).tolist()
         lengths = heads.lengths.tolist()
         return Batch(data, packets, ends, places, times, heads.identities, lengths, changes, ddl, xa, heads.numbered)
@@ -153,76 +152,30 @@ class Bulk:
         A transaction with one that does not follow its table map, or is not understood, is set odd.
         """
         kinds = log.kinds[: len(heads.of)]
-        found, maps = np.flatnonzero(ROWS[kinds]), np.flatnonzero(kinds == events.TABLE_MAP)
-        numbers = np.array([*self._rows.numbers_of([log.raws[place] for place in maps.tolist()]), -1], np.int64)
-        nearest = np.searchsorted(maps, found) - 1  # -1 is the one that was added
+        is_map = kinds == events.TABLE_MAP
+        found, maps = np.flatnonzero(ROWS[kinds]), np.flatnonzero(is_map)
+        numbers = np.append(self._tables(log, maps), -1)
+        nearest = np.cumsum(is_map)[found] - 1  # -1 is the one that was added
         tables, maps = numbers[nearest], np.append(maps, 0)[nearest]
-        ids = log.memory.number(log.starts + _BODY, 6)
-        right = (tables >= 0) & (heads.of[maps] == heads.of[found]) & (ids[maps] == ids[found])
+        ids = partial(log.memory.number, size=6)
+        same_id = ids(log.starts[maps] + _BODY) == ids(log.starts[found] + _BODY)
+        right = (tables >= 0) & (heads.of[maps] == heads.of[found]) & same_id
         odd[heads.of[found[~right]]] = True
         found, tables = found[right], tables[right]
-        counts = self._rows.count(log.memory, log.raws, found, log.starts[found], log.sizes[found], tables)
+        counts = self._rows.count(log.memory, log.event, found, log.starts[found], log.sizes[found], tables)
         odd[heads.of[found[counts < 0]]] = True
         found, tables, counts = found[counts >= 0], tables[counts >= 0], counts[counts >= 0]
         return tables << 34 | kinds[found].astype(np.int64) - events.WRITE_ROWS << 32 | counts, heads.of[found]
 
-
-class Log:
-    """The events of a buffer from `at` on, up to the first that is not plainly right, each proven by its checksum.
-
-    raws: their bytes; starts: where they begin in memory; ends: added up; places: where they end in the log file.
-    """
-
-    def __init__(self, buffer: memoryview, at: int, end: int, pos: int) -> None:
-        self.memory = memory = Memory(buffer)
-        self.raws = _framed(bytes(buffer[at:end]))
-        self.sizes = np.fromiter(map(len, self.raws), np.int64, len(self.raws))
-        self.starts = np.cumsum(self.sizes + OVERHEAD) + at - self.sizes
-        self.kinds = memory.bytes[self.starts + 4]
-        self.places = memory.long(self.starts + 13)
-        self._keep(leading(self._plain(pos)))
-        crcs = list(map(crc32, self.raws))
-        if crcs.count(RESIDUE) < len(crcs):
-            self._keep(next(place for place, crc in enumerate(crcs) if crc != RESIDUE))
-        self.ends = np.cumsum(self.sizes)
-        self.reach = int(self.starts[-1] + self.sizes[-1]) if self.raws else at
-
-    def _plain(self, pos: int) -> Flags:
-        memory, starts = self.memory, self.starts
-        before = np.append(pos & 0xFFFFFFFF, self.places[:-1])
-        plain: Flags = (
-            (memory.bytes[starts - 1] == 0)
-            & (self.sizes >= SMALLEST)
-            & (self.sizes < LARGEST)
-            & (memory.long(starts + 9) == self.sizes)
-            & (memory.bytes[starts + 17] & events.FLAG_ARTIFICIAL == 0)
-            & ~_LEFT[self.kinds]
-            & (self.places > before)
-        )
-        return plain
-
-    def _keep(self, count: int) -> None:
-        del self.raws[count:]
-        self.starts, self.sizes = self.starts[:count], self.sizes[:count]
-        self.kinds, self.places = self.kinds[:count], self.places[:count]
-
-
-def _framed(data: bytes) -> list[bytes]:
-    """The events in the whole packets that are there."""
-    raws = []
-    at, end = 0, len(data)
-    while end - at >= 4:
-        start = at + OVERHEAD
-        at += 4 + (_packet(data, at)[0] & 0xFFFFFF)
-        if not start <= at <= end:
-            break
-        raws.append(data[start:at])
-    return raws
-
-
-def leading(flags: Flags) -> int:
-    """How many are true before the first that is not."""
-    return len(flags) if flags.all() else int(flags.argmin())
+    def _tables(self, log: Log, maps: Numbers) -> Numbers:
+        """The numbers of the tables that table maps are about: of few tables there are many maps, which are alike."""
+        starts, sizes = log.starts[maps] + _BODY, log.sizes[maps] - SMALLEST
+        _, firsts, groups = np.unique(log.memory.number(starts, 6) << 8 ^ sizes, return_index=True, return_inverse=True)
+        if len(firsts) < len(maps) // FEW:
+            members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+            if all(log.memory.alike(starts[some], sizes[some]) for some in members):
+                return self._rows.numbers_of(log.bodies(maps[firsts]))[groups]
+        return self._rows.numbers_of(log.bodies(maps))
 
 
 class Heads(NamedTuple):
@@ -236,7 +189,7 @@ class Heads(NamedTuple):
     of: Numbers
     lengths: Numbers
     times: Numbers
-    identities: list[str]
+    identities: Identities
     numbered: tuple[str, int] | None
 
 
@@ -250,7 +203,7 @@ def _heads(log: Log, origin: Origin) -> Heads | None:
     original = np.where(second, memory.number(at + 49, 7), immediate)
     replicated = memory.long(log.starts[first] + 5) != origin.grouper.server_id
     said, behind = _packed(memory, at + 49 + 7 * second)
-    last = np.append(first[1:], len(log.raws))
+    last = np.append(first[1:], len(log))
     lengths = log.ends[last - 1] - log.ends[first] + log.sizes[first]
     right = (
         (memory.bytes[at + 25] == 2)
@@ -274,20 +227,21 @@ def _packed(memory: Memory, at: Numbers) -> tuple[Numbers, Numbers]:
     return np.where(size, memory.number(at + 1, size), np.where(mark < 251, mark, -1)), at + 1 + size
 
 
-def _names(log: Log, first: Numbers, origin: Origin) -> tuple[list[str], tuple[str, int] | None]:
+def _names(log: Log, first: Numbers, origin: Origin) -> tuple[Identities, tuple[str, int] | None]:
     """Identities, and what makes them `numbered`."""
     memory, at = log.memory, log.starts[first] + _BODY
     low, high, numbers = memory.word(at + 1), memory.word(at + 9), memory.word(at + 17).astype(np.int64)
     one_source = (low == low[0]).all() and (high == high[0]).all() and (log.kinds[first] == events.GTID).all()
-    if origin.grouper.by_place or not one_source:
-        return [_name(log, event, origin) for event in first.tolist()], None
-    uuid = uuid_text(log.raws[0][_BODY + 1 : _BODY + 17])
-    numbered = (uuid, int(numbers[0])) if numbers[0] > 0 and (np.diff(numbers) == 1).all() else None
-    return [f"{uuid}:{number}" for number in numbers.tolist()], numbered
+    if origin.grouper.by_place or not one_source or numbers.min() < 1 or numbers.max() >= 10**MOST_DIGITS:
+        return Identities(_name(log, event, origin) for event in first.tolist()), None
+    uuid = uuid_text(log.event(0)[_BODY + 1 : _BODY + 17])
+    identities = Identities()
+    identities.add(f"{uuid}:", numbers.tolist())
+    return identities, (uuid, int(numbers[0])) if (np.diff(numbers) == 1).all() else None
 
 
 def _name(log: Log, event: int, origin: Origin) -> str:
-    identity = gtid(events.parse(memoryview(log.raws[event]), events.CHECKSUM_SIZE)).identity
+    identity = gtid(events.parse(memoryview(log.event(event)), events.CHECKSUM_SIZE)).identity
     return _place(log, event, origin) if origin.grouper.by_place or not identity else identity
 
 
@@ -312,7 +266,7 @@ def _summarised(log: Log, first: int, last: int, origin: Origin) -> Transaction 
     grouper, done = copy.copy(origin.grouper), None
     try:
         for event in range(first, last):
-            raw = events.parse(memoryview(log.raws[event]), events.CHECKSUM_SIZE)
+            raw = events.parse(memoryview(log.event(event)), events.CHECKSUM_SIZE)
             done = grouper.feed(raw, 0, _place(log, first, origin))
     except Corrupt:
         return None

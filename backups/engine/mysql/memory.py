@@ -16,6 +16,7 @@ class Memory:
     """Little-endian numbers anywhere in a buffer, many at once.  The buffer is to have some bytes to spare."""
 
     def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
         self.bytes = np.frombuffer(buffer, np.uint8)
         self._shorts, self._longs, self._words = (_overlapping(buffer, size) for size in (2, 4, 8))
 
@@ -35,6 +36,12 @@ class Memory:
     def number(self, at: Numbers, size: int | Numbers) -> Numbers:
         """Of up to 7 bytes."""
         return (self.word(at) & MASK[size]).astype(np.int64)
+
+    def alike(self, at: Numbers, sizes: Numbers) -> bool:
+        """Whether there are the same bytes at each of these places, and as many."""
+        size = int(sizes[0])
+        pieces = np.ndarray((len(self._buffer) - size + 1,), f"V{size}", self._buffer, 0, (1,))[at]
+        return bool((sizes == size).all()) and pieces.tobytes() == pieces[0].tobytes() * len(at)
 
 
 def _overlapping(buffer: memoryview, size: int) -> NDArray[np.unsignedinteger]:

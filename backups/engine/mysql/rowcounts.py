@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -74,9 +74,9 @@ class RowCounts:
     def full(self) -> bool:
         return max(map(len, (self._known, self._walkers.made, self._ways.made))) > KEPT
 
-    def numbers_of(self, maps: list[bytes]) -> Iterable[int]:
-        """Of the tables that table maps are about; -1 for one that cannot be read, or has too many columns."""
-        return map(self._known.__getitem__, [raw[events.HEADER_SIZE : -events.CHECKSUM_SIZE] for raw in maps])
+    def numbers_of(self, maps: list[bytes]) -> Numbers:
+        """Of the tables that the bodies of table maps are about; -1 for one that cannot be read, or is too wide."""
+        return np.fromiter(map(self._known.__getitem__, maps), np.int64, len(maps))
 
     def _new_table(self, body: bytes) -> int:
         try:
@@ -91,11 +91,17 @@ class RowCounts:
         return len(self.tables) - 1
 
     def count(
-        self, memory: Memory, raws: list[bytes], places: Numbers, starts: Numbers, sizes: Numbers, tables: Numbers
+        self,
+        memory: Memory,
+        event: Callable[[int], bytes],
+        places: Numbers,
+        starts: Numbers,
+        sizes: Numbers,
+        tables: Numbers,
     ) -> Numbers:
         """Rows in each event, -1 where that is not known.
 
-        places: of the events in `raws`; starts, sizes: in memory; tables: the numbers of theirs.
+        event: gives the bytes of the one at a place; starts, sizes: in memory; tables: the numbers of theirs.
         """
         if not len(places):
             return places
@@ -113,7 +119,7 @@ class RowCounts:
         after[two] = self._walkers.numbers(shapes[two], memory.word((head + 1 + size)[two]) & MASK[size[two]])
         counts = np.where(known & (before >= 0) & ((after >= 0) | ~updates), 0, -1)
         for place in self._walk(memory, counts, at, stops, before, after).tolist():
-            counts[place] = self._count(raws[places[place]], self.tables[tables[place]])
+            counts[place] = self._count(event(int(places[place])), self.tables[tables[place]])
         return counts
 
     def _walk(

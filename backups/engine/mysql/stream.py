@@ -11,7 +11,7 @@ from itertools import chain
 from isal.isal_zlib import crc32
 
 from backups.engine.errors import Corrupt, EngineError, Gap, LeaseLost, Stopped, Transient
-from backups.engine.mysql import bulk, continuity, dump, events, server
+from backups.engine.mysql import continuity, dump, events, framing, server
 from backups.engine.mysql.bulk import Batch, Bulk, Origin
 from backups.engine.mysql.events import Event
 from backups.engine.mysql.gtid import DomainSet, GtidSet
@@ -128,7 +128,7 @@ class Reader:
         batch, reach = self.bulk.take(packets.buffer, packets.at, packets.end, Origin(grouper, self.file, self.pos))
         if batch:
             self.caught_up = False
-            packets.at += len(batch.data) + bulk.OVERHEAD * batch.packets
+            packets.at += len(batch.data) + framing.OVERHEAD * batch.packets
         return batch, reach
 
     def _event(self, raw: memoryview) -> Event | None:
@@ -268,8 +268,10 @@ class Cutter:
 
     def _reset(self, rest: bytes | bytearray) -> None:
         """Begin the next chunk, with what is there of an open transaction."""
+        self.parts: list[memoryview] = []  # whole transactions that came in batches, and what was before each
+        self.before = 0  # bytes of these
         self.data = bytearray(self.head) + rest
-        self.whole = len(self.head)  # bytes of `data` up to the end of the last whole transaction
+        self.whole = len(self.head)  # bytes up to the end of the last whole transaction
         self.transactions = Columns()
         self.opened = time.monotonic()
         if rest and self.reader.grouper:
@@ -334,11 +336,21 @@ class Cutter:
             if not self.transactions:
                 self.opened = time.monotonic()
             self.transactions.extend(batch.columns(first, last, self.whole - begin))
-            self.data += memoryview(batch.data)[begin : batch.ends[last - 1]]
-            self.whole = len(self.data)
+            self._keep(batch.data[begin : batch.ends[last - 1]])
             if self.whole >= self.max_bytes:
                 yield from self._cut()
             first = last
+
+    def _keep(self, data: memoryview) -> None:
+        """Whole transactions, behind others; as they are, for a chunk is large and copies of it are dear."""
+        self.parts += [memoryview(self.data), data]
+        self.before += len(self.data) + len(data)
+        self.data = bytearray()
+        self.whole = self.before
+
+    @property
+    def size(self) -> int:
+        return self.before + len(self.data)
 
     def _note_all(self, batch: Batch, first: int, last: int) -> None:
         """Go on behind the transactions from `first` to before `last`."""
@@ -354,7 +366,7 @@ class Cutter:
         yield from self._follow_head()
         if event.type in events.GTIDS:
             self.began = self.reader.place
-        if self.began and len(self.data) - self.whole + event.size > LARGE:
+        if self.began and self.size - self.whole + event.size > LARGE:
             yield from self._cut()
             yield from self._large(event)
             return
@@ -365,13 +377,13 @@ class Cutter:
                 self.opened = time.monotonic()
             self.transactions.append(done)
         if self.began is None:
-            self.whole = len(self.data)
+            self.whole = self.size
             if self.whole >= self.max_bytes:
                 yield from self._cut()
 
     def _note(self, event: Event) -> Transaction | None:
         """Go on behind this event, which is about to be kept; its transaction, if it ends one."""
-        done = self.reader.group(event, len(self.data))
+        done = self.reader.group(event, self.size)
         self.reader.step(event)
         if done:
             if self.gtids is not None:
@@ -382,9 +394,10 @@ class Cutter:
     def _cut(self) -> Iterator[Chunk]:
         """The whole transactions that were gathered, if any, as a chunk; an open one stays for the next."""
         if self.whole > len(self.head):
-            rest = self.data[self.whole :]
-            del self.data[self.whole :]
-            chunk = Chunk(self.end, _pieces(self.data), self._position(), self.transactions, self._exact())
+            rest = self.data[self.whole - self.before :]
+            del self.data[self.whole - self.before :]
+            payload = chain.from_iterable(map(_views, [*self.parts, memoryview(self.data)]))
+            chunk = Chunk(self.end, payload, self._position(), self.transactions, self._exact())
             self.end = chunk.end
             self._reset(rest)
             yield chunk
@@ -438,7 +451,10 @@ class Cutter:
         return self.reader.identity.flavour == "mysql"
 
 
+def _views(data: memoryview) -> Iterator[memoryview]:
+    """In pieces that are not copied: the data must stay as it is."""
+    return (data[at : at + PIECE] for at in range(0, len(data), PIECE))
+
+
 def _pieces(data: bytearray | memoryview) -> Iterator[bytes]:
-    view = memoryview(data)
-    for at in range(0, len(view), PIECE):
-        yield bytes(view[at : at + PIECE])
+    return map(bytes, _views(memoryview(data)))

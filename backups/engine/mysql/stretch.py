@@ -13,7 +13,9 @@ import numpy as np
 from isal.isal_zlib import crc32
 
 from backups.engine.mysql import events as ev
-from backups.engine.mysql.bulk import BEGINS, RESIDUE, ROWS, leading
+from backups.engine.mysql.bulk import BEGINS, ROWS
+from backups.engine.mysql.checksums import RESIDUE
+from backups.engine.mysql.framing import leading
 from backups.engine.mysql.gtid_events import uuid_text
 from backups.engine.mysql.memory import Memory, Numbers, these
 from backups.engine.mysql.rowbuffer import FLAGS, SYSTEM
