@@ -85,16 +85,18 @@ def _columns(transactions: Sequence[Transaction]) -> dict[str, Any]:
 
 def _change_columns(all_changes: Sequence[tuple[Change, ...]]) -> tuple[list[tuple[str, str]], list[list[int]]]:
     """The tables, and each change's table, inserts, updates and deletes."""
-    different = {id(changes): changes for changes in all_changes}  # capture gives equal transactions the same changes
+    ids = np.fromiter(map(id, all_changes), np.int64, len(all_changes))  # capture gives equal ones the same changes
+    _, firsts, of = np.unique(ids, return_index=True, return_inverse=True)
+    order = np.argsort(firsts)
+    different = [all_changes[place] for place in firsts[order].tolist()]
     tables: dict[tuple[str, str], int] = {}
     rows = [
         (tables.setdefault((one.schema, one.table), len(tables)), one.inserts, one.updates, one.deletes)
-        for changes in different.values()
+        for changes in different
         for one in changes
     ]
-    counts = np.fromiter(map(len, different.values()), np.int64, len(different))
-    number = {key: place for place, key in enumerate(different)}
-    of = np.fromiter((number[id(changes)] for changes in all_changes), np.int64, len(all_changes))
+    counts = np.fromiter(map(len, different), np.int64, len(different))
+    of = np.argsort(order)[of]
     return list(tables), np.array(rows, np.int64).reshape(-1, 4)[_spans(counts, of)].T.tolist()
 
 

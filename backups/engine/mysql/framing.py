@@ -112,10 +112,11 @@ def _likely_in(data: NDArray[np.uint8]) -> Numbers:
 
 def _chain(at: int, starts: Numbers, ends: Numbers) -> Numbers:
     """Which of these begin where the one before ends: what only looks like a packet lies inside of one."""
-    follow = np.searchsorted(starts, np.append(at, ends))
-    there = np.append(starts, -1)[follow] == np.append(at, ends)
-    if there[:-1].all() and (follow[:-1] == np.arange(len(starts))).all():
+    nexts = np.append(at, ends)
+    if (starts == nexts[:-1]).all():
         return np.arange(len(starts))
+    follow = np.searchsorted(starts, nexts)
+    there = np.append(starts, -1)[follow] == nexts
     chain, after, exists = [], follow.tolist(), there.tolist()
     number = 0
     while exists[number]:
