@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
@@ -28,7 +29,7 @@ class Identities(Sequence[str]):
         if self.runs and self.runs[-1][0] == prefix:
             self.runs[-1][1].extend(numbers)
         else:
-            self.runs.append((prefix, [*numbers]))
+            self.runs.append((sys.intern(prefix), [*numbers]))  # several sources take turns with the same few
 
     def __iadd__(self, more: Iterable[str]) -> Identities:
         for prefix, numbers in more.runs if isinstance(more, Identities) else Identities(more).runs:
@@ -50,7 +51,9 @@ class Identities(Sequence[str]):
         if isinstance(place, int):
             place = range(len(self))[place]
             return next(iter(self[place : place + 1]))
-        begin, end, _ = place.indices(len(self))
+        begin, end, step = place.indices(len(self))
+        if step != 1:
+            return Identities([*self][place])
         part = Identities()
         for prefix, numbers in self.runs:
             if some := numbers[max(begin, 0) : max(end, 0)]:

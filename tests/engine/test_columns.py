@@ -32,4 +32,5 @@ def test_identities_are_a_sequence_of_texts(first: list[str], more: list[str], b
     identities += more[4:]
     assert list(identities) == all_texts and len(identities) == len(all_texts)
     assert list(identities[begin:end]) == all_texts[begin:end]
+    assert list(identities[::2]) == all_texts[::2] and list(identities[::-1]) == all_texts[::-1]
     assert [identities[place] for place in range(-len(all_texts), len(all_texts))] == all_texts * 2

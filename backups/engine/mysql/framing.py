@@ -28,9 +28,10 @@ class Slab:
     def take(self, size: int) -> NDArray[np.uint8]:
         if size < SLAB // 16:  # most servers say little most of the time
             self._left = np.empty(0, np.uint8)
+        if not SLAB // 16 <= size <= SLAB // 2:  # a slab stays as long as any part of it: little is to be left over
             return np.empty(size, np.uint8)
         if size > len(self._left):
-            self._left = np.empty(max(size, SLAB), np.uint8)
+            self._left = np.empty(SLAB, np.uint8)
         part, self._left = self._left[:size], self._left[size:]
         return part
 
