@@ -53,6 +53,7 @@ class Faults:
 
     @fault
     def one_process_killed(self, seconds: float) -> None:
+        wait_for(lambda: len(self.stand.worker.tree()) > 1, PATIENCE, 0.1)  # another fault may have killed it just now
         for pid in self.random.sample(self.stand.worker.tree(), 2):
             kill(pid)
             time.sleep(seconds / 2)
