@@ -134,8 +134,8 @@ def _texts(column: list[list[Any]]) -> dict[int, str]:
     return found
 
 
-def _differences(values: list[int]) -> list[int]:
-    return list(map(sub, values, chain([0], values)))
+def _differences(values: list[int], before: int = 0) -> list[int]:
+    return list(map(sub, values, chain([before], values)))
 
 
 def _offsets(skips: list[int], lengths: list[int]) -> Iterator[int]:
@@ -166,7 +166,7 @@ def _identities(identities: Identities) -> list[list[Any]]:
     for prefix, numbers in identities.runs:
         places += [prefixes.setdefault(prefix, len(prefixes))] * len(numbers)
         known = [number for number in numbers if number is not None]
-        steps = map(sub, known, chain([last.get(prefix, 0)], known))
+        steps = iter(_differences(known, last.get(prefix, 0)))
         found += [None if number is None else next(steps) for number in numbers] if None in numbers else steps
         last[prefix] = known[-1] if known else last.get(prefix, 0)
     return [list(prefixes), places, found]

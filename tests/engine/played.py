@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from backups.engine.mysql import bulk, events, rowcounts
 from backups.engine.mysql.dump import Packets
 from backups.engine.mysql.server import Identity
 from backups.engine.mysql.stream import Cutter, Reader
-from backups.engine.types import Quiet
+from backups.engine.types import Chunk, Quiet
 from tests.engine.test_events import FILES
 
 EOF = b"\xfe\0\0\2\0"
@@ -84,15 +84,19 @@ class How:
     flavour: str = "mysql"
 
 
-def said(data: bytes, how: How) -> list[Any]:
-    """All that a capture hands out, and how it ends."""
+def chunks(data: bytes, how: How, told: list[Any]) -> Iterator[Chunk]:
+    """What a capture hands out.  told: is given the positions at which nothing more was there."""
     identity = Identity(how.flavour, (9, 7), "9.7", "server", True, "UTC", {})  # type: ignore[arg-type]
     start = {"server": "server", "file": "binlog.000001", "pos": 4, "file_id": "", "gtids": how.gtids}
-    told: list[Any] = []
     reader = Reader(Packets(Played(data, how.portions)), identity, start)
-    cutter = Cutter(reader, start, 60, how.max_bytes, None, Quiet(), lambda end: told.append(dict(end)))
+    return Cutter(reader, start, 60, how.max_bytes, None, Quiet(), lambda end: told.append(dict(end))).chunks()
+
+
+def said(data: bytes, how: How) -> list[Any]:
+    """All that a capture hands out, and how it ends."""
+    told: list[Any] = []
     try:
-        for chunk in cutter.chunks():
+        for chunk in chunks(data, how, told):
             told.append((b"".join(chunk.payload), chunk.start, chunk.end, chunk.transactions))
     except EngineError as error:
         told.append((type(error), str(error)))

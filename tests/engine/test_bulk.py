@@ -5,15 +5,10 @@ from itertools import chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backups.engine.mysql.dump import Packets
-from backups.engine.mysql.server import Identity
-from backups.engine.mysql.stream import Cutter, Reader
-from backups.engine.types import Quiet
-from tests.engine.played import How, Played, compared, history, sealed, wire
+from tests.engine.played import How, chunks, compared, history, sealed, wire
 from tests.engine.test_events import FILES
 
 NAMES = st.sampled_from([name for name in FILES if "mysql" in name])
-IDENTITY = Identity("mysql", (9, 7), "9.7", "server", True, "UTC", {})
 PICKS = st.lists(st.integers(0, 999), min_size=1, max_size=30)
 PORTIONS = st.lists(st.integers(1, 9000), min_size=1, max_size=5)
 
@@ -30,8 +25,8 @@ def played(name, picks):
 def test_any_history_in_any_portions_is_summarised_as_by_its_events(name, picks, portions, max_bytes, gtids):
     raws, head, _ = played(name, picks)
     told, _ = compared(wire(raws), How(portions, max_bytes, gtids))
-    chunks = [one for one in told if isinstance(one, tuple)]
-    assert b"".join(chunk[0][len(raws[0]) + 4 :] for chunk in chunks) == b"".join(raws[head:])
+    taken = [one for one in told if isinstance(one, tuple)]
+    assert b"".join(chunk[0][len(raws[0]) + 4 :] for chunk in taken) == b"".join(raws[head:])
 
 
 @settings(max_examples=120, deadline=None)
@@ -53,8 +48,6 @@ def test_a_run_of_ordinary_transactions_is_taken_at_once():
 
 def test_what_a_chunk_holds_does_not_change_while_more_comes():
     raws, head, _ = played("mysql-9.7", range(200))
-    start = {"server": "server", "file": "binlog.000001", "pos": 4, "file_id": "", "gtids": ""}
-    reader = Reader(Packets(Played(wire(raws), (9000,))), IDENTITY, start)
-    chunks = list(Cutter(reader, start, 60, 20_000, None, Quiet(), lambda end: None).chunks())
-    held = [b"".join(chunk.payload)[len(raws[0]) + 4 :] for chunk in chunks]
+    captured = list(chunks(wire(raws), How((9000,), 20_000), []))
+    held = [b"".join(chunk.payload)[len(raws[0]) + 4 :] for chunk in captured]
     assert len(held) > 3 and b"".join(held) == b"".join(raws[head:])
